@@ -1,0 +1,259 @@
+package database_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"quayside/internal/database/dbtest"
+)
+
+// peace is one valid row of everything: o1 waits for money, o2 is paid, o3 is
+// on its way to the customer.
+const peace = `
+INSERT INTO products (sku, name, on_hand, reserved, created_at, updated_at) VALUES ('mug', 'Mug', 10, 2, now(), now());
+INSERT INTO stock_movements (id, sku, kind, on_hand_delta, reserved_delta, cause, effect_key, at)
+  VALUES (gen_random_uuid(), 'mug', 'initial', 10, 0, 'admin:x', 'initial/mug', now());
+INSERT INTO orders (id, status, payment_status, fulfillment_status, currency, total, customer_email, status_token, stock, reservation,
+    timeline_length, deadline, created_at, updated_at)
+  VALUES ('o1', 'pending', 'unpaid', 'none', 'XRP', 10, 'a@shop.example', 't1', 'reserved', 1, 1, now(), now(), now());
+INSERT INTO orders (id, status, payment_status, fulfillment_status, currency, total, got, payment_id, paid_at, customer_email, status_token, stock,
+    reservation, timeline_length, deadline, created_at, updated_at)
+  VALUES ('o2', 'paid', 'paid', 'queued', 'XRP', 10, 10, 'p2', now(), 'a@shop.example', 't2', 'committed', 1, 1, now(), now(), now());
+INSERT INTO orders (id, status, payment_status, fulfillment_status, currency, total, got, payment_id, paid_at, fulfilled_at, customer_email, status_token,
+    stock, reservation, timeline_length, deadline, created_at, updated_at)
+  VALUES ('o3', 'fulfilled', 'paid', 'fulfilled', 'XRP', 10, 10, 'p3', now(), now(), 'a@shop.example', 't3', 'committed', 1, 1, now(), now(), now());
+INSERT INTO order_items VALUES ('o1', 1, 'mug', 'Mug', 2, 5), ('o2', 1, 'mug', 'Mug', 2, 5), ('o3', 1, 'mug', 'Mug', 2, 5);
+INSERT INTO timeline (order_id, seq, at, kind, cause, became, note) VALUES ('o1', 1, now(), 'order.created', 'admin:x', 'pending', '');
+INSERT INTO payments (id, order_id, first_seen_at) VALUES ('p1', 'o1', now());
+INSERT INTO payments (id, order_id, completed_seen, amount, currency, tx_hash, counted, first_seen_at, completed_at)
+  VALUES ('p2', 'o2', 1, 10, 'XRP', 'ABCDEF', 'matched', now(), now()), ('p3', 'o3', 1, 10, 'XRP', 'FEDCBA', 'matched', now(), now());
+INSERT INTO inbox (id, key, body, digest, secret_label, received_at, last_seen_at)
+  VALUES ('00000000-0000-7000-8000-000000000001', 'evt_1', '{}', 'd', 's', now(), now());
+INSERT INTO inbox_open (inbox_id, state, not_before, rung_at) VALUES ('00000000-0000-7000-8000-000000000001', 'received', now(), now());
+INSERT INTO cases (id, code, key, severity, blocks, state, summary, facts, opened_at)
+  VALUES (gen_random_uuid(), 'UNDERPAID', 'UNDERPAID/o1', 'warning', true, 'open', 's', '{}', now());
+INSERT INTO shipment_requests (id, order_id, provider, state, not_before, rung_at, created_at)
+  VALUES ('00000000-0000-7000-8000-000000000002', 'o2', 'manual', 'queued', now(), now(), now());
+INSERT INTO shipment_request_lines VALUES ('o2', 1, '00000000-0000-7000-8000-000000000002');
+INSERT INTO shipments (id, order_id, shipped_at, shipped_by) VALUES ('00000000-0000-7000-8000-000000000003', 'o3', now(), 'admin:x');
+INSERT INTO shipment_lines VALUES ('o3', 1, '00000000-0000-7000-8000-000000000003');
+INSERT INTO letters (id, order_id, kind, address, facts, state, not_before, rung_at, message_id, posted_at)
+  VALUES (gen_random_uuid(), 'o1', 'order_received', 'a@shop.example', '{}', 'queued', now(), now(), 'm1', now());`
+
+// violation breaks one rule. A rule is the name of a constraint, of a unique
+// index or of a trigger, or a SQLSTATE where a type itself refuses.
+type violation struct{ rule, statement string }
+
+// Shorthands for rows whose other columns are right.
+func movement(kind string, onHand, reserved int, order string) string {
+	return fmt.Sprintf(`INSERT INTO stock_movements (id, sku, kind, on_hand_delta, reserved_delta, order_id, cause, effect_key, at)
+		VALUES (gen_random_uuid(), 'mug', '%s', %d, %d, %s, 'x', 'new/key', now())`, kind, onHand, reserved, order)
+}
+
+func payment(id, rest string) string {
+	return fmt.Sprintf(`INSERT INTO payments (id, order_id, first_seen_at, completed_seen, amount, currency, completed_at, counted, tx_hash)
+		VALUES (%s, 'o1', now(), %s)`, id, rest)
+}
+
+var stockViolations = []violation{
+	{"a_sku_is_a_plain_word", `UPDATE products SET sku = 'a b'`},
+	{"a_sku_is_a_plain_word", `INSERT INTO products VALUES ('', 'x', 1, 0, now(), now())`},
+	{"a_sku_is_a_plain_word", `INSERT INTO products VALUES (E'mug\n', 'x', 1, 0, now(), now())`},
+	{"no_more_is_reserved_than_is_there", `UPDATE products SET on_hand = -1`},
+	{"no_more_is_reserved_than_is_there", `UPDATE products SET on_hand = 1`},
+	{"no_more_is_reserved_than_is_there", `UPDATE products SET reserved = 11`},
+	{"no_more_is_reserved_than_is_there", `UPDATE products SET reserved = -1`},
+	{"stock_is_never_negative", `UPDATE products SET on_hand = 1000000000001`},
+	{"22003", `UPDATE products SET on_hand = on_hand + 9223372036854775807`},
+	{"an_effect_on_stock_happens_once", `INSERT INTO stock_movements SELECT gen_random_uuid(), sku, kind, on_hand_delta, reserved_delta, order_id, cause, reason, effect_key, at FROM stock_movements`},
+	{"deltas_fit_their_kind", movement("theft", -1, 0, "NULL")},
+	{"deltas_fit_their_kind", movement("initial", -1, 0, "NULL")},
+	{"deltas_fit_their_kind", movement("initial", 1, 1, "NULL")},
+	{"deltas_fit_their_kind", movement("adjust", 0, 0, "NULL")},
+	{"deltas_fit_their_kind", movement("adjust", 1, 0, "'o1'")},
+	{"deltas_fit_their_kind", movement("reserve", 0, -1, "'o1'")},
+	{"deltas_fit_their_kind", movement("reserve", 0, 1, "NULL")},
+	{"deltas_fit_their_kind", movement("reserve", -1, 1, "'o1'")},
+	{"deltas_fit_their_kind", movement("release", 0, 1, "'o1'")},
+	{"deltas_fit_their_kind", movement("commit", -1, -2, "'o1'")},
+	{"deltas_fit_their_kind", movement("commit", 1, 1, "'o1'")},
+	{"deltas_fit_their_kind", movement("return", -1, 0, "'o1'")},
+	{"the_ledger_is_append_only", `UPDATE stock_movements SET reason = 'x'`},
+	{"the_ledger_is_append_only", `DELETE FROM stock_movements`},
+	{"the_ledger_is_never_emptied", `TRUNCATE stock_movements`},
+	{"the_ledger_is_never_emptied", `TRUNCATE products CASCADE`},
+}
+
+var orderViolations = []violation{
+	{"an_order_id_is_a_plain_word", strings.ReplaceAll(orderLike("o1"), "'NEW'", "''")},
+	{"an_order_id_is_a_plain_word", strings.ReplaceAll(orderLike("o1"), "'NEW'", "'o/1'")},
+	{"an_order_id_is_a_plain_word", strings.ReplaceAll(orderLike("o1"), "'NEW'", "repeat('x', 65)")},
+	{"orders_pkey", strings.ReplaceAll(orderLike("o1"), "'NEW'", "'o2'")},
+	{"a_status_link_belongs_to_one_order", `UPDATE orders SET status_token = 't2' WHERE id = 'o1'`},
+	{"status_is_known", `UPDATE orders SET status = 'lost', stock = 'none' WHERE id = 'o1'`},
+	{"payment_status_is_known", `UPDATE orders SET payment_status = 'maybe' WHERE id = 'o1'`},
+	{"fulfillment_status_is_known", `UPDATE orders SET fulfillment_status = 'maybe' WHERE id = 'o1'`},
+	{"a_total_is_positive", `UPDATE orders SET total = 0 WHERE id = 'o1'`},
+	{"an_amount_is_a_finite_number_from_zero", `UPDATE orders SET total = -1 WHERE id = 'o1'`},
+	{"an_amount_is_a_finite_number_from_zero", `UPDATE orders SET total = 'NaN' WHERE id = 'o1'`},
+	{"22003", `UPDATE orders SET total = 'Infinity' WHERE id = 'o1'`},
+	{"22003", `UPDATE orders SET total = 1e20 WHERE id = 'o1'`},
+	{"a_paid_order_has_a_payment", `UPDATE orders SET status = 'paid', stock = 'committed' WHERE id = 'o1'`},
+	{"a_paid_order_has_a_payment", `UPDATE orders SET payment_id = NULL WHERE id = 'o2'`},
+	{"a_paid_order_has_a_payment", `UPDATE orders SET paid_at = NULL WHERE id = 'o2'`},
+	{"a_paid_order_has_a_payment", `UPDATE orders SET got = 0 WHERE id = 'o2'`},
+	{"the_payment_of_an_order_exists", `UPDATE orders SET payment_id = 'nobody' WHERE id = 'o2'`},
+	{"a_fulfilled_order_has_its_time", `UPDATE orders SET fulfilled_at = now() WHERE id = 'o2'`},
+	{"a_fulfilled_order_has_its_time", `UPDATE orders SET status = 'fulfilled' WHERE id = 'o2'`},
+	{"a_cancelled_order_has_its_time", `UPDATE orders SET status = 'cancelled', stock = 'none' WHERE id = 'o1'`},
+	{"no_more_is_due_back_than_was_got", `UPDATE orders SET refund_due = 10.000000000000000001 WHERE id = 'o2'`},
+	{"stock_follows_status", `UPDATE orders SET stock = 'none' WHERE id = 'o1'`},
+	{"stock_follows_status", `UPDATE orders SET status = 'payment_failed', stock = 'none' WHERE id = 'o1'`},
+	{"stock_follows_status", `UPDATE orders SET status = 'expired' WHERE id = 'o1'`},
+	{"stock_follows_status", `UPDATE orders SET status = 'cancelled', cancelled_at = now() WHERE id = 'o2'`},
+	{"stock_follows_status", `UPDATE orders SET stock = 'reserved' WHERE id = 'o2'`},
+	{"stock_follows_status", `UPDATE orders SET stock = 'none' WHERE id = 'o3'`},
+	{"a_destination_tag_is_a_uint32", `UPDATE orders SET destination_tag = -1 WHERE id = 'o1'`},
+	{"a_destination_tag_is_a_uint32", `UPDATE orders SET destination_tag = 4294967296 WHERE id = 'o1'`},
+	{"a_paid_order_is_never_unpaid", `UPDATE orders SET status = 'pending', stock = 'reserved' WHERE id = 'o2'`},
+	{"a_paid_order_is_never_unpaid", `UPDATE orders SET status = 'payment_failed', stock = 'reserved' WHERE id = 'o2'`},
+	{"a_paid_order_is_never_unpaid", `UPDATE orders SET status = 'expired', stock = 'none' WHERE id = 'o2'`},
+	{"a_paid_order_is_never_unpaid", `UPDATE orders SET status = 'paid', fulfilled_at = NULL WHERE id = 'o3'`},
+	{"a_paid_order_is_never_unpaid", `UPDATE orders SET status = 'cancelled', cancelled_at = now(), fulfilled_at = NULL, stock = 'none' WHERE id = 'o3'`},
+	{"a_quantity_is_one_to_a_million", `UPDATE order_items SET quantity = 0`},
+	{"a_quantity_is_one_to_a_million", `UPDATE order_items SET quantity = 1000001`},
+	{"order_items_order_id_fkey", `DELETE FROM orders WHERE id = 'o1'`},
+	{"a_step_of_an_order_is_written_once", `INSERT INTO timeline SELECT * FROM timeline`},
+	{"the_timeline_is_append_only", `UPDATE timeline SET note = 'x'`},
+	{"the_timeline_is_append_only", `DELETE FROM timeline`},
+	{"the_timeline_is_never_emptied", `TRUNCATE timeline`},
+	{"the_timeline_is_never_emptied", `TRUNCATE orders CASCADE`},
+}
+
+// orderLike copies an order under the id 'NEW'.
+func orderLike(id string) string {
+	return `INSERT INTO orders (id, status, payment_status, fulfillment_status, currency, total, customer_email, status_token, stock, reservation,
+		timeline_length, deadline, created_at, updated_at)
+		SELECT 'NEW', status, payment_status, fulfillment_status, currency, total, customer_email, 'other', stock, reservation,
+		timeline_length, deadline, created_at, updated_at FROM orders WHERE id = '` + id + `'`
+}
+
+var paymentViolations = []violation{
+	{"counted_is_known", `UPDATE payments SET counted = 'twice' WHERE id = 'p2'`},
+	{"completed_money_is_known", payment(`'p9'`, `1, NULL, 'XRP', now(), 'matched', NULL`)},
+	{"completed_money_is_known", payment(`'p9'`, `1, 10, NULL, now(), 'matched', NULL`)},
+	{"completed_money_is_known", payment(`'p9'`, `1, 10, 'XRP', NULL, 'matched', NULL`)},
+	{"completed_money_is_known", payment(`'p9'`, `1, 10, 'XRP', now(), 'no', NULL`)},
+	{"completed_money_is_known", payment(`'p9'`, `NULL, 10, 'XRP', now(), 'matched', NULL`)},
+	{"completed_money_is_positive", payment(`'p9'`, `1, 0, 'XRP', now(), 'matched', NULL`)},
+	{"an_amount_is_a_finite_number_from_zero", payment(`'p9'`, `1, 'NaN', 'XRP', now(), 'matched', NULL`)},
+	{"payment_ids_are_bounded", payment(`''`, `NULL, NULL, NULL, NULL, 'no', NULL`)},
+	{"payment_ids_are_bounded", payment(`repeat('x', 256)`, `NULL, NULL, NULL, NULL, 'no', NULL`)},
+	{"a_transaction_counts_once", payment(`'p9'`, `1, 10, 'XRP', now(), 'matched', 'ABCDEF'`)},
+	{"a_transaction_counts_once", payment(`'p9'`, `1, 10, 'XRP', now(), 'matched', 'abcDEF'`)},
+	{"payments_order_id_fkey", `UPDATE payments SET order_id = 'nobody'`},
+}
+
+var otherViolations = []violation{
+	{"an_event_is_stored_once", `INSERT INTO inbox (id, key, body, digest, secret_label, received_at, last_seen_at) VALUES (gen_random_uuid(), 'evt_1', '', '', '', now(), now())`},
+	{"outcome_is_known", `UPDATE inbox SET outcome = 'lost', settled_at = now()`},
+	{"a_settled_event_has_its_time", `UPDATE inbox SET outcome = 'applied'`},
+	{"a_settled_event_has_its_time", `UPDATE inbox SET settled_at = now()`},
+	{"state_is_known", `UPDATE inbox_open SET state = 'lost'`},
+	{"attempts_are_counted", `UPDATE inbox_open SET attempts = -1`},
+	{"attempts_are_counted", `UPDATE inbox_open SET attempts = 1001`},
+	{"one_case_per_matter", `INSERT INTO cases SELECT gen_random_uuid(), code, key, severity, blocks, state, order_id, payment_id, inbox_id, summary, facts, opened_at FROM cases`},
+	{"severity_is_known", `UPDATE cases SET severity = 'odd'`},
+	{"case_state_is_known", `UPDATE cases SET state = 'odd'`},
+	{"a_closed_case_says_by_whom", `UPDATE cases SET state = 'closed'`},
+	{"a_closed_case_says_by_whom", `UPDATE cases SET state = 'closed', closed_at = now()`},
+	{"a_closed_case_says_by_whom", `UPDATE cases SET closed_at = now(), closed_by = 'x'`},
+	{"request_state_is_known", `UPDATE shipment_requests SET state = 'odd'`},
+	{"a_line_is_requested_once", `INSERT INTO shipment_request_lines VALUES ('o2', 1, '00000000-0000-7000-8000-000000000002')`},
+	{"shipment_request_lines_order_id_line_fkey", `INSERT INTO shipment_request_lines VALUES ('o2', 2, '00000000-0000-7000-8000-000000000002')`},
+	{"a_line_ships_once", `INSERT INTO shipment_lines VALUES ('o3', 1, '00000000-0000-7000-8000-000000000003')`},
+	{"shipment_lines_order_id_line_fkey", `INSERT INTO shipment_lines VALUES ('o3', 2, '00000000-0000-7000-8000-000000000003')`},
+	{"a_customer_is_told_once", `INSERT INTO letters SELECT gen_random_uuid(), order_id, kind, about, address, facts, state, attempts, not_before, rung_at, message_id, subject, text, html, last_error, posted_at FROM letters`},
+	{"letter_state_is_known", `UPDATE letters SET state = 'odd'`},
+	{"a_sent_letter_has_its_time", `UPDATE letters SET state = 'sent'`},
+	{"a_sent_letter_has_its_time", `UPDATE letters SET sent_at = now()`},
+}
+
+// What must hold is refused by Postgres itself, by the rule that says so, and
+// leaves everything as it was.
+func TestSpineRefuses(t *testing.T) {
+	db, _ := dbtest.New(t)
+	exec(t, db, peace)
+	planted := map[string]bool{}
+	for _, group := range [][]violation{stockViolations, orderViolations, paymentViolations, otherViolations} {
+		for _, v := range group {
+			planted[v.rule] = true
+			_, err := db.Exec(t.Context(), v.statement)
+			pg, ok := errors.AsType[*pgconn.PgError](err)
+			appendOnly := ok && pg.Code == "23000" && strings.Contains(pg.Message, "append-only") && strings.HasPrefix(v.rule, "the_")
+			if !ok || pg.ConstraintName != v.rule && pg.Code != v.rule && !appendOnly {
+				t.Errorf("%s: %v\n  %s", v.rule, err, v.statement)
+			}
+		}
+	}
+	named := db.Read(t.Context()).Raw(`
+		SELECT conname FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype IN ('c','u','p','x')
+		UNION SELECT indexrelid::regclass::text FROM pg_index WHERE indisunique AND indrelid::regclass::text !~ '^(pg_|goose)' AND indrelid IN
+			(SELECT oid FROM pg_class WHERE relnamespace = 'public'::regnamespace)
+		UNION SELECT tgname FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1`)
+	var names []string
+	if err := named.Scan(&names).Error; err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if !planted[name] && !strings.HasSuffix(name, "_pkey") {
+			t.Errorf("%s: nothing shows that it refuses", name)
+		}
+	}
+	if len(names) < 50 {
+		t.Errorf("only %d rules found", len(names))
+	}
+}
+
+// What the rules are not to stand in the way of.
+func TestSpineAllows(t *testing.T) {
+	db, _ := dbtest.New(t)
+	exec(t, db, peace)
+	for _, statement := range []string{
+		payment(`'p8'`, `1, 10, 'XRP', now(), 'reused', 'abcdef'`), // the transaction of p2, noted, counting nothing
+		payment(`'p9'`, `1, 0.000000000000000001, 'XRP', now(), 'unmatched', NULL`),
+		`UPDATE orders SET status = 'expired', stock = 'none' WHERE id = 'o1'`,
+		`UPDATE orders SET status = 'pending', stock = 'reserved', destination_tag = 4294967295 WHERE id = 'o1'`,
+		`UPDATE orders SET status = 'fulfilled', fulfilled_at = now() WHERE id = 'o2'`,
+		`UPDATE products SET on_hand = 2`,
+		`UPDATE products SET on_hand = 0, reserved = 0`,
+		movement("reserve", 0, 1, "'o1'"),
+		`UPDATE letters SET state = 'sent', sent_at = now()`,
+		`UPDATE cases SET state = 'closed', closed_at = now(), closed_by = 'x'`,
+		`UPDATE inbox SET outcome = 'ignored', settled_at = now()`,
+	} {
+		exec(t, db, statement)
+	}
+}
+
+// The view says where an event stands: what it waits for, else what became of it.
+func TestEventsView(t *testing.T) {
+	db, _ := dbtest.New(t)
+	exec(t, db, peace)
+	state := func() string { return one[string](t, db, `SELECT state FROM events`) }
+	if got := state(); got != "received" {
+		t.Errorf("waiting: %s", got)
+	}
+	exec(t, db, `DELETE FROM inbox_open`)
+	if got := state(); got != "lost" {
+		t.Errorf("neither waiting nor settled: %s", got)
+	}
+	exec(t, db, `UPDATE inbox SET outcome = 'applied', settled_at = now()`)
+	if got := state(); got != "applied" {
+		t.Errorf("settled: %s", got)
+	}
+}
