@@ -1,0 +1,202 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"path"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humagin"
+	"github.com/gin-gonic/gin"
+)
+
+// APIOptions says who may use the admin API.
+type APIOptions struct {
+	Version string // of the program, for the OpenAPI document
+	// AdminKeys are accepted as Authorization: Bearer KEY. At least one; 1 to
+	// 512 visible ASCII characters each.
+	AdminKeys []string
+}
+
+// NewAPI puts the admin API on e: callers register operations on what it
+// returns, with full paths ("/api/v1/orders/{id}"). Every operation needs a
+// key, refuses unknown parameters and fields, and answers errors as [Problem];
+// 404 and 409 are documented where the operation names them in Errors. It also
+// serves GET /openapi.json and GET /docs, without a key. It panics when
+// AdminKeys is empty or holds a key that nobody could send.
+func NewAPI(e *gin.Engine, o APIOptions) huma.API {
+	speakOurWay()
+	config := huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info: &huma.Info{
+				Title: "Quayside", Version: o.Version,
+				Description: "Orders, stock, payments and letters of a shop. Errors are RFC 9457 problems with a stable code.",
+			},
+			Components: &huma.Components{
+				Schemas:         huma.NewMapRegistry("#/components/schemas/", schemaName),
+				SecuritySchemes: map[string]*huma.SecurityScheme{"bearer": {Type: "http", Scheme: "bearer"}},
+			},
+			OnAddOperation: []huma.AddOpFunc{documentOperation},
+		},
+		Formats:       map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat},
+		DefaultFormat: "application/json",
+		Transformers:  []huma.Transformer{settleHuma},
+	}
+	api := humagin.New(e, config)
+	documentProblems(api.OpenAPI())
+	api.UseMiddleware(newGate(o.AdminKeys).check, strictQuery, strictBody)
+	e.GET("/openapi.json", serveOpenAPI(api))
+	mountDocs(e)
+	return api
+}
+
+// failHuma answers err from a middleware.
+func failHuma(hc huma.Context, err error) { Fail(humagin.Unwrap(hc), err) }
+
+// settleHuma completes the problems that huma is about to write.
+func settleHuma(hc huma.Context, _ string, v any) (any, error) {
+	if p, ok := v.(*Problem); ok {
+		return p.settle(hc.Context(), hc.SetHeader), nil
+	}
+	return v, nil
+}
+
+// jsonFormat writes an answer whole or not at all: huma has not sent the
+// status yet, so a panic here still becomes a 500, where an error would become
+// a 200 with half a body. A failing write means that the client is gone.
+var jsonFormat = huma.Format{
+	Marshal: func(w io.Writer, v any) error {
+		var b bytes.Buffer
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(v); err != nil {
+			panic(fmt.Errorf("encode answer: %w", err))
+		}
+		_, _ = w.Write(b.Bytes())
+		return nil
+	},
+	Unmarshal: decodeJSON,
+}
+
+// everywhere are the refusals that any operation may answer with.
+var everywhere = []int{
+	http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusUnprocessableEntity,
+	http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable,
+}
+
+// withBody are the refusals of an operation that reads a body.
+var withBody = []int{
+	http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType,
+}
+
+var problemNotes = map[int]string{
+	http.StatusUnauthorized:       "No key, or one we do not accept",
+	http.StatusForbidden:          "Plain http where https is required",
+	http.StatusTooManyRequests:    "Too many failed logins from this address; Retry-After says when to come back",
+	http.StatusServiceUnavailable: "Not now; Retry-After says when to come back",
+}
+
+func problemRef(status int) string { return "Problem" + strconv.Itoa(status) }
+
+// documentProblems puts one response for each refusal into the components.
+func documentProblems(doc *huma.OpenAPI) {
+	schema := doc.Components.Schemas.Schema(reflect.TypeFor[Problem](), true, "")
+	text := &huma.Schema{Type: huma.TypeString}
+	doc.Components.Responses = map[string]*huma.Response{}
+	for _, status := range append(everywhere, withBody...) {
+		r := &huma.Response{
+			Description: http.StatusText(status),
+			Headers:     map[string]*huma.Header{"X-Request-Id": {Schema: text}},
+			Content:     map[string]*huma.MediaType{problemType: {Schema: schema}},
+		}
+		if note := problemNotes[status]; note != "" {
+			r.Description = note
+		}
+		switch status {
+		case http.StatusUnauthorized:
+			r.Headers["WWW-Authenticate"] = &huma.Header{Schema: text}
+		case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+			r.Headers["Retry-After"] = &huma.Header{Description: "Seconds", Schema: &huma.Schema{Type: huma.TypeInteger}}
+		}
+		doc.Components.Responses[problemRef(status)] = r
+	}
+}
+
+// documentOperation is called by huma for every operation that is registered.
+func documentOperation(_ *huma.OpenAPI, op *huma.Operation) {
+	delete(op.Responses, "default")
+	statuses := everywhere
+	if op.RequestBody != nil {
+		statuses = append(append([]int{}, everywhere...), withBody...)
+		op.MaxBodyBytes = maxBodyBytes + 1 // huma refuses at its limit, we above ours
+	}
+	for _, status := range statuses {
+		op.Responses[strconv.Itoa(status)] = &huma.Response{Ref: "#/components/responses/" + problemRef(status)}
+	}
+	if op.Security == nil {
+		op.Security = []map[string][]string{{"bearer": {}}}
+	}
+}
+
+var qualified = regexp.MustCompile(`[\w./-]*?([\w-]+)\.(\w+)`)
+
+// schemaName names a type after its package and itself, since several nouns
+// have a view: orders.view is OrdersView, Page[orders.view] is PageOrdersView.
+func schemaName(t reflect.Type, hint string) string {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	own := reflect.TypeFor[Problem]().PkgPath()
+	inner := qualified.ReplaceAllStringFunc(t.Name(), func(s string) string {
+		m := qualified.FindStringSubmatch(s)
+		if strings.HasPrefix(s, own+".") {
+			return m[2]
+		}
+		return upper(m[1]) + upper(m[2])
+	})
+	if pkg := t.PkgPath(); inner != "" && pkg != "" && pkg != own {
+		inner = upper(path.Base(pkg)) + upper(inner)
+	}
+	if inner == "" {
+		inner = hint
+	}
+	return huma.DefaultSchemaNamer(reflect.TypeFor[struct{}](), inner) // of a type without a name it takes the hint
+}
+
+func upper(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}
+
+func serveOpenAPI(api huma.API) gin.HandlerFunc {
+	document := sync.OnceValues(func() ([]byte, error) { return json.Marshal(api.OpenAPI()) })
+	return func(c *gin.Context) {
+		doc, err := document()
+		if err != nil {
+			Fail(c, fmt.Errorf("encode openapi document: %w", err))
+			return
+		}
+		c.Data(http.StatusOK, "application/json", doc)
+	}
+}
+
+type actorKey struct{}
+
+// Actor returns who acts, for the audit: "admin:bootstrap" for a key of
+// [APIOptions]; "" where nobody has logged in.
+func Actor(ctx context.Context) string {
+	actor, _ := ctx.Value(actorKey{}).(string)
+	return actor
+}
