@@ -1,0 +1,201 @@
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"gorm.io/gorm"
+
+	"quayside/internal/database"
+	"quayside/internal/fault"
+	"quayside/internal/web"
+)
+
+// Admin serves the catalogue and the stock ledger under /api/v1/products.
+type Admin struct{ DB *database.DB }
+
+type productView struct {
+	SKU       string    `json:"sku" example:"mug-blue"`
+	Name      string    `json:"name" example:"Blue mug"`
+	OnHand    int64     `json:"on_hand" doc:"Units in the warehouse"`
+	Reserved  int64     `json:"reserved" doc:"Of these, promised to unpaid orders"`
+	Available int64     `json:"available" doc:"Units that can still be promised"`
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+func viewOf(p Product) productView {
+	return productView{
+		SKU: p.SKU, Name: p.Name, OnHand: p.OnHand, Reserved: p.Reserved, Available: p.Available(),
+		CreatedAt: p.CreatedAt.UTC(), UpdatedAt: p.UpdatedAt.UTC(),
+	}
+}
+
+type movementView struct {
+	ID            string    `json:"id"`
+	SKU           string    `json:"sku"`
+	Kind          Kind      `json:"kind" enum:"initial,adjust,reserve,release,commit,return"`
+	OnHandDelta   int64     `json:"on_hand_delta"`
+	ReservedDelta int64     `json:"reserved_delta"`
+	OrderID       *string   `json:"order_id"`
+	Cause         string    `json:"cause" doc:"event:EVENT, admin:NAME or sweep:deadline"`
+	Reason        string    `json:"reason"`
+	At            time.Time `json:"at"`
+}
+
+func viewOfMovement(m Movement) movementView {
+	return movementView{
+		ID: m.ID.String(), SKU: m.SKU, Kind: m.Kind, OnHandDelta: m.OnHandDelta, ReservedDelta: m.ReservedDelta,
+		OrderID: m.OrderID, Cause: m.Cause, Reason: m.Reason, At: m.At.UTC(),
+	}
+}
+
+type productOutput struct{ Body productView }
+
+// SKUPath names a product in a path. Huma fills exported embedded types only.
+type SKUPath struct {
+	SKU string `path:"sku" maxLength:"64"`
+}
+
+// Register adds the operations to api.
+func (a Admin) Register(api huma.API) {
+	tags := []string{"Stock"}
+	huma.Register(api, huma.Operation{
+		OperationID: "create-product", Method: http.MethodPost, Path: "/api/v1/products", DefaultStatus: http.StatusCreated,
+		Summary: "Add a product", Tags: tags, Errors: []int{http.StatusConflict},
+	}, a.create)
+	huma.Register(api, huma.Operation{
+		OperationID: "list-products", Method: http.MethodGet, Path: "/api/v1/products", Summary: "List products by SKU", Tags: tags,
+	}, a.list)
+	huma.Register(api, huma.Operation{
+		OperationID: "show-product", Method: http.MethodGet, Path: "/api/v1/products/{sku}", Summary: "Show a product", Tags: tags,
+		Errors: []int{http.StatusNotFound},
+	}, a.show)
+	huma.Register(api, huma.Operation{
+		OperationID: "adjust-stock", Method: http.MethodPost, Path: "/api/v1/products/{sku}/adjustments", DefaultStatus: http.StatusCreated,
+		Summary: "Change what is on hand", Tags: tags, Errors: []int{http.StatusNotFound, http.StatusConflict},
+	}, a.adjust)
+	huma.Register(api, huma.Operation{
+		OperationID: "list-movements", Method: http.MethodGet, Path: "/api/v1/products/{sku}/movements",
+		Summary: "Show a product's ledger, newest first", Tags: tags, Errors: []int{http.StatusNotFound},
+	}, a.movements)
+}
+
+// NewProduct is the body of POST /products.
+type NewProduct struct {
+	SKU    string `json:"sku" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9._-]+$" patternDescription:"letters, digits, dots, underscores or hyphens" example:"mug-blue"`
+	Name   string `json:"name" minLength:"1" maxLength:"200" example:"Blue mug"`
+	OnHand int64  `json:"on_hand" minimum:"0" maximum:"1000000000000" doc:"Units in the warehouse"`
+}
+
+func (a Admin) create(ctx context.Context, in *struct{ Body NewProduct }) (*productOutput, error) {
+	var p *Product
+	err := a.DB.InTx(ctx, func(tx database.Tx) (err error) {
+		p, err = Introduce(tx, in.Body.SKU, in.Body.Name, in.Body.OnHand, web.Actor(ctx))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &productOutput{viewOf(*p)}, nil
+}
+
+func (a Admin) list(ctx context.Context, in *struct{ web.PageParams }) (*struct{ Body web.Page[productView] }, error) {
+	after, err := web.DecodeCursor(in.After, 1)
+	if err != nil {
+		return nil, err
+	}
+	q := a.DB.Read(ctx).Order("sku").Limit(in.Limit + 1)
+	if after != nil {
+		q = q.Where("sku > ?", after[0])
+	}
+	var rows []Product
+	if err := q.Find(&rows).Error; err != nil {
+		return nil, fmt.Errorf("list products: %w", database.Classify(err))
+	}
+	return &struct{ Body web.Page[productView] }{web.NewPage(views(rows, viewOf), in.Limit, func(p productView) string { return web.EncodeCursor(p.SKU) })}, nil
+}
+
+func views[R, V any](rows []R, view func(R) V) []V {
+	vs := make([]V, len(rows))
+	for i, r := range rows {
+		vs[i] = view(r)
+	}
+	return vs
+}
+
+func (a Admin) show(ctx context.Context, in *SKUPath) (*productOutput, error) {
+	p, err := a.find(ctx, in.SKU)
+	if err != nil {
+		return nil, err
+	}
+	return &productOutput{viewOf(*p)}, nil
+}
+
+func (a Admin) find(ctx context.Context, sku string) (*Product, error) {
+	var p Product
+	err := a.DB.Read(ctx).Where("sku = ?", sku).Take(&p).Error
+	if errors.Is(err, gorm.ErrRecordNotFound) {
+		return nil, fault.New(fault.NotFound, "product_not_found", "no product %s", sku)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("product %s: %w", sku, database.Classify(err))
+	}
+	return &p, nil
+}
+
+// Adjustment is the body of POST /products/{sku}/adjustments.
+type Adjustment struct {
+	Delta  int64  `json:"delta" minimum:"-1000000000000" maximum:"1000000000000" doc:"Units to add, or with a minus to take away" example:"-3"`
+	Reason string `json:"reason" minLength:"1" maxLength:"500" example:"broken in transport"`
+}
+
+type adjustInput struct {
+	SKUPath
+	Body Adjustment
+}
+
+func (a Admin) adjust(ctx context.Context, in *adjustInput) (*struct{ Body movementView }, error) {
+	if in.Body.Delta == 0 {
+		return nil, fault.New(fault.Unprocessable, "invalid_adjustment", "an adjustment changes something").
+			With(fault.Field{Location: "delta", Message: "must not be 0"})
+	}
+	var m *Movement
+	err := a.DB.InTx(ctx, func(tx database.Tx) (err error) {
+		m, err = Change(tx, in.SKU, in.Body.Delta, web.Actor(ctx), in.Body.Reason)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &struct{ Body movementView }{viewOfMovement(*m)}, nil
+}
+
+type movementsInput struct {
+	SKUPath
+	web.PageParams
+}
+
+func (a Admin) movements(ctx context.Context, in *movementsInput) (*struct{ Body web.Page[movementView] }, error) {
+	if _, err := a.find(ctx, in.SKU); err != nil {
+		return nil, err
+	}
+	after, err := web.AfterID(in.After)
+	if err != nil {
+		return nil, err
+	}
+	q := a.DB.Read(ctx).Where("sku = ?", in.SKU).Order("id DESC").Limit(in.Limit + 1)
+	if after != nil {
+		q = q.Where("id < ?", *after)
+	}
+	var rows []Movement
+	if err := q.Find(&rows).Error; err != nil {
+		return nil, fmt.Errorf("movements of %s: %w", in.SKU, database.Classify(err))
+	}
+	page := web.NewPage(views(rows, viewOfMovement), in.Limit, func(m movementView) string { return web.EncodeCursor(m.ID) })
+	return &struct{ Body web.Page[movementView] }{page}, nil
+}
