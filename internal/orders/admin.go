@@ -1,0 +1,320 @@
+package orders
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+	"gorm.io/gorm"
+
+	"quayside/internal/database"
+	"quayside/internal/fault"
+	"quayside/internal/web"
+)
+
+// OrderPath names an order in a path. Huma fills exported embedded types only.
+type OrderPath struct {
+	ID string `path:"id" maxLength:"64" doc:"The order's id"`
+}
+
+type orderOutput struct{ Body View }
+
+// AdminRoutes adds the operations on orders and cases to api.
+func (b *Book) AdminRoutes(api huma.API) {
+	tags, missing := []string{"Orders"}, []int{http.StatusNotFound}
+	both := []int{http.StatusNotFound, http.StatusConflict}
+	huma.Register(api, huma.Operation{
+		OperationID: "create-order", Method: http.MethodPost, Path: "/api/v1/orders", DefaultStatus: http.StatusCreated,
+		Summary: "Open an order and reserve its stock", Tags: tags, Errors: []int{http.StatusConflict},
+	}, b.create)
+	huma.Register(api, huma.Operation{
+		OperationID: "list-orders", Method: http.MethodGet, Path: "/api/v1/orders", Summary: "List orders, newest first", Tags: tags,
+	}, b.list)
+	huma.Register(api, huma.Operation{
+		OperationID: "show-order", Method: http.MethodGet, Path: "/api/v1/orders/{id}", Summary: "Show an order", Tags: tags, Errors: missing,
+	}, b.show)
+	huma.Register(api, huma.Operation{
+		OperationID: "show-timeline", Method: http.MethodGet, Path: "/api/v1/orders/{id}/timeline",
+		Summary: "Show what happened to an order", Tags: tags, Errors: missing,
+	}, b.timeline)
+	huma.Register(api, huma.Operation{
+		OperationID: "cancel-order", Method: http.MethodPost, Path: "/api/v1/orders/{id}/cancellation", DefaultStatus: http.StatusOK,
+		Summary: "Cancel an order that has not shipped", Tags: tags, Errors: both,
+	}, b.cancel)
+	huma.Register(api, huma.Operation{
+		OperationID: "ship-order", Method: http.MethodPost, Path: "/api/v1/orders/{id}/shipments", DefaultStatus: http.StatusCreated,
+		Summary: "Report that lines of a paid order have shipped", Tags: tags, Errors: both,
+	}, b.ship)
+	huma.Register(api, huma.Operation{
+		OperationID: "list-cases", Method: http.MethodGet, Path: "/api/v1/cases",
+		Summary: "List what a person must decide, newest first", Tags: []string{"Cases"},
+	}, b.listCases)
+}
+
+// NewOrder is the body of POST /orders.
+type NewOrder struct {
+	ID        string         `json:"id,omitempty" maxLength:"64" doc:"Your own, sent to PayQI as metadata.order_id; made up when absent" example:"1001"`
+	Customer  NewCustomer    `json:"customer"`
+	Currency  string         `json:"currency" maxLength:"12" example:"XRP"`
+	Items     []NewItem      `json:"items" minItems:"1" maxItems:"100"`
+	ExpiresIn *int64         `json:"expires_in,omitempty" minimum:"1" maximum:"604800" doc:"Seconds until an unpaid order gives its stock back"`
+	Metadata  map[string]any `json:"metadata,omitempty" doc:"Yours; kept as it is"`
+}
+
+// NewCustomer is who orders.
+type NewCustomer struct {
+	Email string `json:"email" maxLength:"254" example:"ada@example.com"`
+	Name  string `json:"name,omitempty" maxLength:"200" example:"Ada"`
+}
+
+// NewItem is one line of a NewOrder.
+type NewItem struct {
+	SKU       string    `json:"sku" maxLength:"64" example:"mug-blue"`
+	Quantity  int64     `json:"quantity" minimum:"1" maximum:"1000000"`
+	UnitPrice web.Money `json:"unit_price"`
+}
+
+func (b *Book) create(ctx context.Context, in *struct{ Body NewOrder }) (*orderOutput, error) {
+	draft := Draft{
+		ID: in.Body.ID, Email: in.Body.Customer.Email, Name: in.Body.Customer.Name, Currency: in.Body.Currency, Metadata: in.Body.Metadata,
+	}
+	for _, it := range in.Body.Items {
+		draft.Items = append(draft.Items, DraftItem{SKU: it.SKU, Quantity: it.Quantity, UnitPrice: it.UnitPrice.Decimal})
+	}
+	if in.Body.ExpiresIn != nil {
+		ttl := time.Duration(*in.Body.ExpiresIn) * time.Second
+		draft.TTL = &ttl
+	}
+	var f *File
+	err := b.db.InTx(ctx, func(tx database.Tx) (err error) {
+		f, err = b.Open(tx, draft, web.Actor(ctx))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b.answer(ctx, f.ID)
+}
+
+func (b *Book) answer(ctx context.Context, id string) (*orderOutput, error) {
+	v, err := b.Show(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &orderOutput{*v}, nil
+}
+
+// Show returns an order. Errors: NotFound.
+func (b *Book) Show(ctx context.Context, id string) (*View, error) { return b.find(ctx, "id = ?", id) }
+
+func (b *Book) find(ctx context.Context, where, key string) (*View, error) {
+	var o Order
+	err := b.db.Read(ctx).Where(where, key).Take(&o).Error
+	if errors.Is(err, gorm.ErrRecordNotFound) {
+		return nil, fault.New(fault.NotFound, "order_not_found", "no such order")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("order %s: %w", key, database.Classify(err))
+	}
+	vs, err := b.views(ctx, []Order{o})
+	if err != nil {
+		return nil, err
+	}
+	return &vs[0], nil
+}
+
+func (b *Book) show(ctx context.Context, in *OrderPath) (*orderOutput, error) {
+	return b.answer(ctx, in.ID)
+}
+
+type listInput struct {
+	web.PageParams
+	Status            string    `query:"status" enum:"pending,paid,payment_failed,expired,cancelled,fulfilled"`
+	PaymentStatus     string    `query:"payment_status" enum:"refunded,overpaid,refund_due,paid,underpaid,awaiting_confirmation,unpaid"`
+	FulfillmentStatus string    `query:"fulfillment_status" enum:"none,on_hold,queued,partial,fulfilled,delivered,returned"`
+	Email             string    `query:"email" maxLength:"254" doc:"The customer's address, whole, in any case"`
+	CreatedFrom       time.Time `query:"created_from" doc:"At or after this time (RFC 3339)"`
+	CreatedTo         time.Time `query:"created_to" doc:"Before this time (RFC 3339)"`
+}
+
+func (b *Book) list(ctx context.Context, in *listInput) (*struct{ Body web.Page[View] }, error) {
+	q := b.db.Read(ctx).Order("created_at DESC, id DESC").Limit(in.Limit + 1)
+	for column, want := range map[string]string{"status": in.Status, "payment_status": in.PaymentStatus, "fulfillment_status": in.FulfillmentStatus} {
+		if want != "" {
+			q = q.Where(column+" = ?", want)
+		}
+	}
+	if in.Email != "" {
+		q = q.Where("lower(customer_email) = lower(?)", in.Email)
+	}
+	if !in.CreatedFrom.IsZero() {
+		q = q.Where("created_at >= ?", in.CreatedFrom)
+	}
+	if !in.CreatedTo.IsZero() {
+		q = q.Where("created_at < ?", in.CreatedTo)
+	}
+	after, err := web.DecodeCursor(in.After, 2)
+	if err != nil {
+		return nil, err
+	}
+	if after != nil {
+		at, err := time.Parse(time.RFC3339Nano, after[0])
+		if err != nil {
+			return nil, web.BadCursor()
+		}
+		q = q.Where("(created_at, id) < (?, ?)", at, after[1])
+	}
+	var rows []Order
+	if err := q.Find(&rows).Error; err != nil {
+		return nil, fmt.Errorf("list orders: %w", database.Classify(err))
+	}
+	vs, err := b.views(ctx, rows)
+	if err != nil {
+		return nil, err
+	}
+	page := web.NewPage(vs, in.Limit, func(v View) string { return web.EncodeCursor(v.CreatedAt.Format(time.RFC3339Nano), v.ID) })
+	return &struct{ Body web.Page[View] }{page}, nil
+}
+
+type stepView struct {
+	Seq     int        `json:"seq"`
+	At      time.Time  `json:"at"`
+	Kind    string     `json:"kind" doc:"The type of event, or opened, deadline, cancelled, shipped, …"`
+	Cause   string     `json:"cause" doc:"event:EVENT, admin:NAME or sweep:deadline"`
+	Was     *Status    `json:"was"`
+	Became  Status     `json:"became"`
+	Note    string     `json:"note"`
+	EventID *uuid.UUID `json:"event_id" doc:"The id of the event in /api/v1/events"`
+}
+
+type timelineInput struct {
+	OrderPath
+	web.PageParams
+}
+
+func (b *Book) timeline(ctx context.Context, in *timelineInput) (*struct{ Body web.Page[stepView] }, error) {
+	if _, err := b.Show(ctx, in.ID); err != nil {
+		return nil, err
+	}
+	after, err := web.DecodeCursor(in.After, 1)
+	if err != nil {
+		return nil, err
+	}
+	q := b.db.Read(ctx).Where("order_id = ?", in.ID).Order("seq").Limit(in.Limit + 1)
+	if after != nil {
+		var seq int32
+		if _, err := fmt.Sscan(after[0], &seq); err != nil {
+			return nil, web.BadCursor()
+		}
+		q = q.Where("seq > ?", seq)
+	}
+	var rows []Step
+	if err := q.Find(&rows).Error; err != nil {
+		return nil, fmt.Errorf("timeline of order %s: %w", in.ID, database.Classify(err))
+	}
+	vs := make([]stepView, len(rows))
+	for i, s := range rows {
+		vs[i] = stepView{Seq: s.Seq, At: s.At.UTC(), Kind: s.Kind, Cause: s.Cause, Was: s.Was, Became: s.Became, Note: s.Note, EventID: s.InboxID}
+	}
+	page := web.NewPage(vs, in.Limit, func(s stepView) string { return web.EncodeCursor(fmt.Sprint(s.Seq)) })
+	return &struct{ Body web.Page[stepView] }{page}, nil
+}
+
+// Cancellation is the body of POST /orders/{id}/cancellation.
+type Cancellation struct {
+	Reason string `json:"reason" minLength:"1" maxLength:"500" doc:"The customer reads it" example:"Ordered twice by mistake"`
+}
+
+type cancelInput struct {
+	OrderPath
+	Body Cancellation
+}
+
+func (b *Book) cancel(ctx context.Context, in *cancelInput) (*orderOutput, error) {
+	if !plain(in.Body.Reason, 500) {
+		return nil, fault.New(fault.Unprocessable, "invalid_reason", "the reason breaks a rule").
+			With(fault.Field{Location: "reason", Message: "must be without control characters"})
+	}
+	err := b.db.InTx(ctx, func(tx database.Tx) error {
+		_, err := b.Cancel(tx, in.ID, web.Actor(ctx), in.Body.Reason)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b.answer(ctx, in.ID)
+}
+
+// NewShipment is the body of POST /orders/{id}/shipments.
+type NewShipment struct {
+	Carrier        string `json:"carrier,omitempty" maxLength:"100" example:"DHL"`
+	TrackingNumber string `json:"tracking_number,omitempty" maxLength:"100" example:"JD014600003"`
+	Items          []int  `json:"items,omitempty" minItems:"1" maxItems:"100" doc:"The lines in the parcel; all that have not shipped when absent"`
+}
+
+type shipInput struct {
+	OrderPath
+	Body NewShipment
+}
+
+func (b *Book) ship(ctx context.Context, in *shipInput) (*struct{ Body ShipmentView }, error) {
+	if !plain(in.Body.Carrier, 100) || !plain(in.Body.TrackingNumber, 100) {
+		return nil, fault.New(fault.Unprocessable, "invalid_shipment", "the shipment breaks a rule").
+			With(fault.Field{Location: "carrier, tracking_number", Message: "must be without control characters"})
+	}
+	var sh *Shipment
+	err := b.db.InTx(ctx, func(tx database.Tx) (err error) {
+		sh, err = b.Ship(tx, in.ID, web.Actor(ctx), Dispatch{Carrier: in.Body.Carrier, TrackingNumber: in.Body.TrackingNumber, Lines: in.Body.Items})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	v, err := b.Show(ctx, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range v.Shipments {
+		if s.ID == sh.ID.String() {
+			return &struct{ Body ShipmentView }{s}, nil
+		}
+	}
+	return nil, fmt.Errorf("shipment %s of order %s is gone", sh.ID, in.ID)
+}
+
+type casesInput struct {
+	web.PageParams
+	State   string `query:"state" enum:"open,closed"`
+	Code    string `query:"code" maxLength:"64"`
+	OrderID string `query:"order_id" maxLength:"64"`
+}
+
+func (b *Book) listCases(ctx context.Context, in *casesInput) (*struct{ Body web.Page[CaseView] }, error) {
+	q := b.db.Read(ctx).Order("id DESC").Limit(in.Limit + 1)
+	for column, want := range map[string]string{"state": in.State, "code": in.Code, "order_id": in.OrderID} {
+		if want != "" {
+			q = q.Where(column+" = ?", want)
+		}
+	}
+	after, err := web.AfterID(in.After)
+	if err != nil {
+		return nil, err
+	}
+	if after != nil {
+		q = q.Where("id < ?", *after)
+	}
+	var rows []Case
+	if err := q.Find(&rows).Error; err != nil {
+		return nil, fmt.Errorf("list cases: %w", database.Classify(err))
+	}
+	vs := make([]CaseView, len(rows))
+	for i, c := range rows {
+		vs[i] = viewOfCase(c)
+	}
+	page := web.NewPage(vs, in.Limit, func(c CaseView) string { return web.EncodeCursor(c.ID) })
+	return &struct{ Body web.Page[CaseView] }{page}, nil
+}

@@ -1,0 +1,178 @@
+package orders
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"quayside/internal/database"
+)
+
+// Code names a kind of case: what a person must decide.
+type Code string
+
+// The codes of cases. The table below says what each one does.
+const (
+	LatePaid         Code = "LATE_PAID"
+	StockGone        Code = "STOCK_GONE"
+	UnderpaidCase    Code = "UNDERPAID"
+	OverpaidCase     Code = "OVERPAID"
+	WrongAddress     Code = "WRONG_ADDRESS"
+	WrongCurrency    Code = "WRONG_CURRENCY"
+	StaleEvent       Code = "STALE_EVENT"
+	UnknownType      Code = "UNKNOWN_TYPE"
+	DuplicatePayment Code = "DUPLICATE_PAYMENT"
+	OrderMismatch    Code = "ORDER_MISMATCH"
+	UnknownOrder     Code = "UNKNOWN_ORDER"
+	CancelledPaid    Code = "CANCELLED_PAID"
+	Regression       Code = "REGRESSION"
+	AmountChanged    Code = "AMOUNT_CHANGED"
+	TxReused         Code = "TX_REUSED"
+	EventConflict    Code = "EVENT_CONFLICT"
+	UnreadableEvent  Code = "UNREADABLE_EVENT"
+	EventDead        Code = "EVENT_DEAD"
+	FulfilmentDead   Code = "FULFILMENT_DEAD"
+)
+
+// Severity is how soon a person should look.
+type Severity string
+
+// The severities.
+const (
+	Info     Severity = "info"     // nothing is wrong, but somebody may want to know
+	Warning  Severity = "warning"  // money or goods wait for a decision
+	Critical Severity = "critical" // money may be in the wrong place
+)
+
+// Rule is what a kind of case means.
+type Rule struct {
+	Severity Severity
+	Blocks   bool     // the order is not shipped while the case is open
+	Actions  []string // what a person may choose
+}
+
+// Rules is the table of cases.
+var Rules = map[Code]Rule{
+	LatePaid:         {Info, false, []string{"acknowledge"}},
+	StockGone:        {Critical, true, []string{"retry_reservation", "ship_available", "wait", "refund"}},
+	UnderpaidCase:    {Warning, true, []string{"wait", "accept", "refund"}},
+	OverpaidCase:     {Warning, false, []string{"refund_excess", "keep"}},
+	WrongAddress:     {Critical, true, []string{"match", "refund"}},
+	WrongCurrency:    {Warning, true, []string{"match", "refund"}},
+	StaleEvent:       {Warning, false, []string{"release", "ignore"}},
+	UnknownType:      {Info, false, []string{"acknowledge"}},
+	DuplicatePayment: {Warning, false, []string{"refund", "keep"}},
+	OrderMismatch:    {Critical, true, []string{"attach", "ignore"}},
+	UnknownOrder:     {Critical, false, []string{"attach", "refund", "ignore"}},
+	CancelledPaid:    {Warning, false, []string{"refund", "reopen"}},
+	Regression:       {Critical, true, []string{"ship", "refund"}},
+	AmountChanged:    {Critical, true, []string{"keep_first", "refund"}},
+	TxReused:         {Critical, true, []string{"ignore", "match"}},
+	EventConflict:    {Critical, true, []string{"keep_first", "ignore"}},
+	UnreadableEvent:  {Warning, true, []string{"replay", "ignore"}},
+	EventDead:        {Critical, true, []string{"replay", "ignore"}},
+	FulfilmentDead:   {Critical, true, []string{"retry", "reroute"}},
+}
+
+// Case is a row of cases. An open one that blocks is a hold on its order.
+type Case struct {
+	ID         uuid.UUID         `json:"id"`
+	Code       Code              `json:"code"`
+	Key        string            `json:"key"` // what it is about; one case per key
+	Severity   Severity          `json:"severity"`
+	Blocks     bool              `json:"blocks"`
+	State      string            `json:"state"` // open, closed
+	OrderID    *string           `json:"order_id"`
+	PaymentID  *string           `json:"payment_id"`
+	InboxID    *uuid.UUID        `json:"inbox_id"`
+	Summary    string            `json:"summary"` // one plain sentence
+	Facts      map[string]string `json:"facts" gorm:"serializer:json"`
+	OpenedAt   time.Time         `json:"opened_at"`
+	ClosedAt   *time.Time        `json:"closed_at"`
+	ClosedBy   *string           `json:"closed_by"`  // admin:NAME, or quayside when it settled itself
+	Resolution *string           `json:"resolution"` // what was chosen
+}
+
+const (
+	caseOpen   = "open"
+	caseClosed = "closed"
+	// itself closes cases whose reason has gone: an underpayment made good.
+	itself = "quayside"
+)
+
+func (c *Case) open() bool { return c.State == caseOpen }
+func (c *Case) hold() bool { return c.open() && c.Blocks }
+
+// matter is a case about to be opened.
+type matter struct {
+	code    Code
+	about   string // with the code the key: an order, a payment, an event
+	payment string
+	inbox   *uuid.UUID
+	summary string
+	facts   map[string]string
+}
+
+func (m matter) key() string { return string(m.code) + "/" + m.about }
+
+func (m matter) row(order string, now time.Time) *Case {
+	rule := Rules[m.code]
+	c := &Case{
+		ID: uuid.Must(uuid.NewV7()), Code: m.code, Key: m.key(), Severity: rule.Severity, Blocks: rule.Blocks,
+		State: caseOpen, InboxID: m.inbox, Summary: m.summary, Facts: m.facts, OpenedAt: now,
+	}
+	if order != "" {
+		c.OrderID = &order
+	}
+	if m.payment != "" {
+		c.PaymentID = &m.payment
+	}
+	if c.Facts == nil {
+		c.Facts = map[string]string{}
+	}
+	return c
+}
+
+// Alarm is a case that needs no order's lock: it holds nothing by itself.
+type Alarm struct {
+	Code      Code
+	About     string // with the code what makes it one case: an event, a payment
+	OrderID   string // may be empty, or name an order that does not exist
+	PaymentID string
+	InboxID   uuid.UUID
+	Summary   string
+}
+
+// Key is the case's key.
+func (a Alarm) Key() string { return matter{code: a.Code, about: a.About}.key() }
+
+// Raise opens cases that hold no order, each once: an open or decided one
+// stays as it is.
+func (b *Book) Raise(tx database.Tx, alarms []Alarm) error {
+	var rows []*Case
+	for _, a := range alarms {
+		m := matter{code: a.Code, about: a.About, payment: a.PaymentID, inbox: &a.InboxID, summary: a.Summary}
+		rows = append(rows, m.row(a.OrderID, tx.Now))
+	}
+	slices.SortFunc(rows, func(c, d *Case) int { return strings.Compare(c.Key, d.Key) })
+	if err := database.InsertOr(tx, "cases", caseColumns, rows, `ON CONFLICT (key) DO NOTHING`); err != nil {
+		return fmt.Errorf("raise cases: %w", err)
+	}
+	return nil
+}
+
+// Quiet closes cases, by key, whose reason has gone.
+func (b *Book) Quiet(tx database.Tx, keys []string) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	err := tx.Exec(`UPDATE cases SET state = 'closed', closed_at = ?, closed_by = ?, resolution = 'settled itself'
+		WHERE key = ANY(?) AND state = 'open'`, tx.Now, itself, database.Array(keys)).Error
+	if err != nil {
+		return fmt.Errorf("close cases: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,329 @@
+package orders
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/shopspring/decimal"
+
+	"quayside/internal/inventory"
+	"quayside/internal/notify"
+	"quayside/internal/web"
+)
+
+// become moves the order to status s with all that a change of status means:
+// stock, time, letters. When stock must be taken and is not there, an expired
+// order stays expired, or is paid and holds none.
+func (f *File) become(s Status, c change, d *desk) {
+	if s == f.Status || !f.moveStock(s, c.cause, d) {
+		return
+	}
+	f.Status = s
+	switch s {
+	case Paid:
+		f.PaidAt = &d.now
+		f.outgrow(notify.OrderReceived, notify.PaymentFailed, notify.OrderExpired)
+		if f.Stock == StockCommitted {
+			f.write(notify.PaymentConfirmed, "", d)
+		} else {
+			f.write(notify.GoodsGone, "", d)
+		}
+	case PaymentFailed: // the stock stays: the customer may try again
+		f.write(notify.PaymentFailed, c.about, d)
+	case Pending:
+		f.outgrow(notify.PaymentFailed, notify.OrderExpired)
+	case Expired:
+		f.outgrow(notify.OrderReceived, notify.PaymentFailed)
+		f.write(notify.OrderExpired, "", d)
+	case Cancelled:
+		f.CancelledAt = &d.now
+		f.recall = true
+		f.outgrow(notify.OrderReceived, notify.PaymentFailed, notify.PaymentConfirmed, notify.OrderExpired, notify.GoodsGone)
+		f.write(notify.OrderCancelled, "", d, c.note)
+	case Fulfilled:
+		f.FulfilledAt = &d.now
+	}
+}
+
+// mayMoveStock reports whether hearing n could change what the order holds, so
+// that its stock must be locked. Most events of a quiet order cannot.
+func (f *File) mayMoveStock(n News, now time.Time) bool {
+	switch f.Status {
+	case Paid, Fulfilled, Cancelled:
+		return false
+	case Expired:
+		return true
+	case Pending, PaymentFailed:
+	}
+	return n.Trouble != nil || f.funded() || !now.Before(f.Deadline) || (n.Type != PaymentCreatedEvent && n.Type != PaymentPendingEvent)
+}
+
+// moveStock brings the order's stock to what status s holds; false when the
+// order cannot take that status for want of goods.
+func (f *File) moveStock(s Status, cause string, d *desk) bool {
+	lines, want := f.lines(), s.stock()
+	switch {
+	case f.Stock == want:
+	case f.Stock == StockReserved && want == StockCommitted:
+		d.shelf.Commit(f.ID, f.Reservation, lines, cause)
+	case f.Stock == StockReserved && want == StockNone:
+		d.shelf.Release(f.ID, f.Reservation, lines, cause)
+	case f.Stock == StockCommitted && want == StockNone:
+		d.shelf.Return(f.ID, f.Reservation, lines, cause)
+	case f.Stock == StockNone:
+		if short := d.shelf.Reserve(f.ID, f.Reservation+1, lines, cause); short != nil {
+			return s == Paid
+		}
+		f.Reservation++
+		if want == StockCommitted {
+			d.shelf.Commit(f.ID, f.Reservation, lines, cause)
+		}
+	}
+	f.Stock = want
+	return true
+}
+
+func (f *File) lines() []inventory.Line {
+	lines := make([]inventory.Line, len(f.Items))
+	for i, it := range f.Items {
+		lines[i] = inventory.Line{SKU: it.SKU, Quantity: it.Quantity}
+	}
+	return lines
+}
+
+// review opens the cases that the order's facts call for and closes those
+// whose reason has gone. Cases that an event itself is the reason for are
+// raised where it is heard.
+func (f *File) review(d *desk) {
+	money := map[string]string{"expected": Amount(f.Total), "received": Amount(f.Got), "currency": f.Currency}
+	f.keep(f.Got.IsPositive() && !f.funded() && f.Status.unpaid(), matter{
+		code: UnderpaidCase, about: f.ID, facts: money,
+		summary: fmt.Sprintf("%s of %s %s received; the rest is missing.", Amount(f.Got), Amount(f.Total), f.Currency),
+	}, d.now)
+	excess := f.Got.Sub(f.Total).Sub(f.duplicates())
+	f.keep(f.Status.takesMoney() && excess.IsPositive(), matter{
+		code: OverpaidCase, about: f.ID, facts: money,
+		summary: fmt.Sprintf("%s of %s %s received; %s is due back.", Amount(f.Got), Amount(f.Total), f.Currency, Amount(excess)),
+	}, d.now)
+	f.keep(f.Status == Cancelled && f.Got.IsPositive(), matter{
+		code: CancelledPaid, about: f.ID, facts: money,
+		summary: fmt.Sprintf("The order is cancelled and %s %s were received; they are due back.", Amount(f.Got), f.Currency),
+	}, d.now)
+	f.keep(f.Status == Paid && f.Stock == StockNone, matter{
+		code: StockGone, about: f.ID, facts: money,
+		summary: "The order is paid but the goods were gone by then; nothing was taken from stock.",
+	}, d.now)
+	for _, p := range f.Payments {
+		if c := f.Cases[matter{code: Regression, about: p.ID}.key()]; c != nil || p.regressed() {
+			f.keep(p.regressed(), matter{
+				code: Regression, about: p.ID, payment: p.ID,
+				summary: fmt.Sprintf("PayQI said that payment %s completed and, by its own clock, later that it did not.", p.ID),
+			}, d.now)
+		}
+	}
+}
+
+// unpaid reports whether the order could still be paid. A paid one stays paid,
+// also when the shop becomes less tolerant.
+func (s Status) unpaid() bool { return s == Pending || s == PaymentFailed || s == Expired }
+
+// duplicates is the money of payments that completed on a funded order.
+func (f *File) duplicates() decimal.Decimal {
+	total := decimal.Zero
+	for _, p := range f.Payments {
+		if f.Cases[matter{code: DuplicatePayment, about: p.ID}.key()] != nil && p.Counted == CountedMatched {
+			total = total.Add(p.Amount.Decimal)
+		}
+	}
+	return total
+}
+
+// keep holds a case open exactly as long as its reason lasts.
+func (f *File) keep(reason bool, m matter, now time.Time) {
+	if reason {
+		f.raise(m, now)
+		return
+	}
+	if c := f.Cases[m.key()]; c != nil && c.open() {
+		by, why := itself, "settled itself"
+		c.State, c.ClosedAt, c.ClosedBy, c.Resolution = caseClosed, &now, &by, &why
+		f.cases[c.Key] = c
+	}
+}
+
+// raise opens a case, once per matter. One that a person has closed stays
+// closed; one that settled itself opens again.
+func (f *File) raise(m matter, now time.Time) {
+	c := f.Cases[m.key()]
+	switch {
+	case c == nil:
+		c = m.row(f.ID, now)
+	case c.open():
+		if c.Summary == m.summary {
+			return
+		}
+		c.Summary, c.Facts = m.summary, m.facts
+	case *c.ClosedBy == itself:
+		c.State, c.ClosedAt, c.ClosedBy, c.Resolution = caseOpen, nil, nil, nil
+		c.Summary, c.Facts = m.summary, m.facts
+	default:
+		return
+	}
+	if m.code == Regression {
+		c.Blocks = !slices.ContainsFunc(f.Items, Item.shipped)
+	}
+	if c.Facts == nil {
+		c.Facts = map[string]string{}
+	}
+	f.Cases[c.Key], f.cases[c.Key] = c, c
+}
+
+func (f *File) raiseWrongAddress(p *Payment, n News, now time.Time) {
+	f.raise(matter{
+		code: WrongAddress, about: p.ID, payment: p.ID, inbox: &n.InboxID,
+		summary: fmt.Sprintf("An event of payment %s names another address or destination tag than the one recorded.", p.ID),
+		facts: map[string]string{
+			"recorded": place(p.PayAddress, p.DestinationTag), "told": place(&n.PayAddress, n.DestinationTag),
+		},
+	}, now)
+}
+
+func place(address *string, tag *int64) string {
+	s := ""
+	if address != nil {
+		s = *address
+	}
+	if tag != nil {
+		s += fmt.Sprintf(" tag %d", *tag)
+	}
+	return s
+}
+
+// held reports whether an open case blocks shipping.
+func (f *File) held() bool {
+	for _, c := range f.Cases {
+		if c.hold() {
+			return true
+		}
+	}
+	return false
+}
+
+func (it Item) shipped() bool { return it.ShipmentID != nil }
+
+// requestShipment asks the provider for the lines of a paid order that nothing
+// holds, each line once.
+func (f *File) requestShipment(d *desk) {
+	if f.Status != Paid || f.Stock != StockCommitted || f.held() {
+		return
+	}
+	r := ShipmentRequest{
+		ID: uuid.Must(uuid.NewV7()), OrderID: f.ID, Provider: f.terms.Provider, State: requestQueued,
+		NotBefore: d.now, RungAt: d.now, CreatedAt: d.now,
+	}
+	asked := false
+	for i := range f.Items {
+		if it := &f.Items[i]; it.RequestID == nil && !it.shipped() {
+			it.RequestID, asked = &r.ID, true
+		}
+	}
+	if asked {
+		f.requests = append(f.requests, r)
+	}
+}
+
+// describe derives the two statuses people look at beside the main one, and
+// what is due back.
+func (f *File) describe() {
+	applied := decimal.Zero
+	if f.Status.takesMoney() {
+		applied = decimal.Min(f.Got, f.Total)
+	}
+	f.RefundDue = f.Got.Sub(applied)
+	paid := f.Status == Paid || f.Status == Fulfilled
+	pending := slices.ContainsFunc(f.Payments, func(p *Payment) bool { return p.stands() == StandsPending })
+	switch {
+	case paid && f.RefundDue.IsPositive():
+		f.PaymentStatus = Overpaid
+	case f.RefundDue.IsPositive():
+		f.PaymentStatus = RefundDue
+	case paid:
+		f.PaymentStatus = PaidUp
+	case f.Got.IsPositive():
+		f.PaymentStatus = Underpaid
+	case pending:
+		f.PaymentStatus = AwaitingConfirmation
+	default:
+		f.PaymentStatus = Unpaid
+	}
+	shipped := 0
+	for _, it := range f.Items {
+		if it.shipped() {
+			shipped++
+		}
+	}
+	switch {
+	case shipped == len(f.Items):
+		f.FulfillmentStatus = AllShipped
+	case shipped > 0:
+		f.FulfillmentStatus = Partial
+	case f.Status != Paid:
+		f.FulfillmentStatus = NotYet
+	case f.held():
+		f.FulfillmentStatus = OnHold
+	default:
+		f.FulfillmentStatus = InQueue
+	}
+}
+
+// outgrow drops letters of these kinds that were not sent yet, and those that
+// an earlier event of the batch has just written.
+func (f *File) outgrow(kinds ...notify.Kind) {
+	f.outgrown = append(f.outgrown, kinds...)
+	f.letters = slices.DeleteFunc(f.letters, func(l notify.Letter) bool { return slices.Contains(kinds, l.Kind) })
+}
+
+// write posts a letter to the customer, with what is true now.
+func (f *File) write(kind notify.Kind, about string, d *desk, reason ...string) {
+	due := f.Got
+	if f.Status.takesMoney() {
+		due = decimal.Max(f.Got.Sub(f.Total), decimal.Zero)
+	}
+	deadline := f.Deadline
+	facts := notify.Facts{
+		OrderID: f.ID, CustomerName: f.CustomerName, Currency: f.Currency, Total: Amount(f.Total), Got: some(f.Got),
+		RefundDue: some(due), PayBy: &deadline, StatusURL: f.terms.PublicURL + "/o/" + f.StatusToken,
+	}
+	if f.Got.IsPositive() {
+		facts.Missing = some(f.Total.Sub(f.Got))
+	}
+	if f.PayAddress != nil {
+		facts.PayAddress = *f.PayAddress
+	}
+	if f.DestinationTag != nil {
+		facts.DestinationTag = fmt.Sprint(*f.DestinationTag)
+	}
+	if f.TxHash != nil {
+		facts.TxHash = *f.TxHash
+	}
+	if len(reason) > 0 {
+		facts.Reason = reason[0]
+	}
+	for _, it := range f.Items {
+		facts.Items = append(facts.Items, notify.Line{Name: it.Name, Quantity: it.Quantity, Price: Amount(it.UnitPrice.Mul(decimal.NewFromInt(it.Quantity)))})
+	}
+	f.letters = append(f.letters, notify.Letter{OrderID: f.ID, Kind: kind, About: about, Address: f.CustomerEmail, Facts: facts, NotBefore: d.now})
+}
+
+// Amount prints money as people and the API read it: exact, at least two decimals.
+func Amount(d decimal.Decimal) string { return web.Money{Decimal: d}.String() }
+
+// some is Amount, or "" for nothing.
+func some(d decimal.Decimal) string {
+	if !d.IsPositive() {
+		return ""
+	}
+	return Amount(d)
+}

@@ -1,0 +1,242 @@
+package orders
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"quayside/internal/database"
+	"quayside/internal/web"
+)
+
+// View is an order as the admin API promises it. Columns may change; this may not.
+type View struct {
+	ID                string            `json:"id" example:"1001"`
+	Status            Status            `json:"status" enum:"pending,paid,payment_failed,expired,cancelled,fulfilled"`
+	PaymentStatus     PaymentStatus     `json:"payment_status" enum:"refunded,overpaid,refund_due,paid,underpaid,awaiting_confirmation,unpaid"`
+	FulfillmentStatus FulfillmentStatus `json:"fulfillment_status" enum:"none,on_hold,queued,partial,fulfilled,delivered,returned"`
+	Currency          string            `json:"currency" example:"XRP"`
+	Total             web.Money         `json:"total"`
+	AmountPaid        web.Money         `json:"amount_paid" doc:"What completed payments brought"`
+	RefundDue         web.Money         `json:"refund_due" doc:"Of amount_paid, what no goods stand against"`
+	PaymentID         *string           `json:"payment_id"`
+	TxHash            *string           `json:"tx_hash"`
+	PayAddress        *string           `json:"pay_address" doc:"Where the customer pays, once PayQI has said so"`
+	DestinationTag    *string           `json:"destination_tag"`
+	Customer          CustomerView      `json:"customer"`
+	Items             []ItemView        `json:"items"`
+	Payments          []PaymentView     `json:"payments"`
+	Shipments         []ShipmentView    `json:"shipments"`
+	Holds             []HoldView        `json:"holds" doc:"Why a paid order does not ship"`
+	Metadata          map[string]any    `json:"metadata"`
+	StatusURL         string            `json:"status_url" doc:"The customer's page; whoever has the link sees it"`
+	CreatedAt         time.Time         `json:"created_at"`
+	UpdatedAt         time.Time         `json:"updated_at"`
+	ExpiresAt         time.Time         `json:"expires_at" doc:"When an unpaid order gives its stock back"`
+	PaidAt            *time.Time        `json:"paid_at"`
+	FulfilledAt       *time.Time        `json:"fulfilled_at"`
+	CancelledAt       *time.Time        `json:"cancelled_at"`
+}
+
+// CustomerView is who ordered.
+type CustomerView struct {
+	Email string `json:"email"`
+	Name  string `json:"name"`
+}
+
+// ItemView is one line of an order.
+type ItemView struct {
+	Line      int       `json:"line"`
+	SKU       string    `json:"sku"`
+	Name      string    `json:"name"`
+	Quantity  int64     `json:"quantity"`
+	UnitPrice web.Money `json:"unit_price"`
+	Shipped   bool      `json:"shipped"`
+}
+
+// PaymentView is one of PayQI's payments for an order.
+type PaymentView struct {
+	ID          string     `json:"id"`
+	State       string     `json:"state" enum:"created,pending,failed,expired,completed" doc:"The highest PayQI has told of it"`
+	Amount      *web.Money `json:"amount" doc:"Null until it completes"`
+	Currency    *string    `json:"currency"`
+	TxHash      *string    `json:"tx_hash"`
+	Counted     Counted    `json:"counted" enum:"no,matched,unmatched,reused" doc:"Whether its money counts towards the order"`
+	CompletedAt *time.Time `json:"completed_at"`
+}
+
+// ShipmentView is one parcel.
+type ShipmentView struct {
+	ID             string    `json:"id"`
+	Carrier        string    `json:"carrier"`
+	TrackingNumber string    `json:"tracking_number"`
+	Lines          []int     `json:"lines" doc:"The lines of the order in it"`
+	ShippedAt      time.Time `json:"shipped_at"`
+}
+
+// HoldView names the case that holds an order.
+type HoldView struct {
+	CaseID  string `json:"case_id"`
+	Code    Code   `json:"code"`
+	Summary string `json:"summary"`
+}
+
+var standingNames = map[Standing]string{
+	StandsNowhere: "created", StandsCreated: "created", StandsPending: "pending",
+	StandsFailed: "failed", StandsExpired: "expired", StandsCompleted: "completed",
+}
+
+func (b *Book) view(o Order) View {
+	v := View{
+		ID: o.ID, Status: o.Status, PaymentStatus: o.PaymentStatus, FulfillmentStatus: o.FulfillmentStatus, Currency: o.Currency,
+		Total: web.Money{Decimal: o.Total}, AmountPaid: web.Money{Decimal: o.Got}, RefundDue: web.Money{Decimal: o.RefundDue},
+		PaymentID: o.PaymentID, TxHash: o.TxHash, PayAddress: o.PayAddress,
+		Customer: CustomerView{Email: o.CustomerEmail, Name: o.CustomerName},
+		Items:    []ItemView{}, Payments: []PaymentView{}, Shipments: []ShipmentView{}, Holds: []HoldView{},
+		Metadata: o.Metadata, StatusURL: b.statusURL(&o), CreatedAt: o.CreatedAt.UTC(), UpdatedAt: o.UpdatedAt.UTC(), ExpiresAt: o.Deadline.UTC(),
+		PaidAt: utc(o.PaidAt), FulfilledAt: utc(o.FulfilledAt), CancelledAt: utc(o.CancelledAt),
+	}
+	if o.DestinationTag != nil {
+		tag := fmt.Sprint(*o.DestinationTag)
+		v.DestinationTag = &tag
+	}
+	return v
+}
+
+func (b *Book) statusURL(o *Order) string { return b.terms.PublicURL + "/o/" + o.StatusToken }
+
+func utc(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	u := t.UTC()
+	return &u
+}
+
+// views completes orders with their parts: one query for each kind of part,
+// however many orders there are.
+func (b *Book) views(ctx context.Context, rows []Order) ([]View, error) {
+	vs := make([]View, len(rows))
+	at := make(map[string]*View, len(rows))
+	ids := make([]string, len(rows))
+	for i, o := range rows {
+		vs[i] = b.view(o)
+		ids[i], at[o.ID] = o.ID, &vs[i]
+	}
+	if len(ids) == 0 {
+		return vs, nil
+	}
+	for _, add := range []func(context.Context, []string, map[string]*View) error{b.addItems, b.addPayments, b.addShipments, b.addHolds} {
+		if err := add(ctx, ids, at); err != nil {
+			return nil, database.Classify(err)
+		}
+	}
+	return vs, nil
+}
+
+func (b *Book) addItems(ctx context.Context, ids []string, at map[string]*View) error {
+	var items []Item
+	err := b.db.Read(ctx).Raw(`SELECT i.*, s.shipment_id FROM order_items i LEFT JOIN shipment_lines s USING (order_id, line)
+		WHERE i.order_id = ANY(?) ORDER BY i.order_id, i.line`, database.Array(ids)).Scan(&items).Error
+	if err != nil {
+		return fmt.Errorf("lines of orders: %w", err)
+	}
+	for _, it := range items {
+		v := at[it.OrderID]
+		v.Items = append(v.Items, ItemView{
+			Line: it.Line, SKU: it.SKU, Name: it.Name, Quantity: it.Quantity, UnitPrice: web.Money{Decimal: it.UnitPrice}, Shipped: it.shipped(),
+		})
+	}
+	return nil
+}
+
+func (b *Book) addPayments(ctx context.Context, ids []string, at map[string]*View) error {
+	var payments []Payment
+	err := b.db.Read(ctx).Raw(`SELECT * FROM payments WHERE order_id = ANY(?) ORDER BY first_seen_at, id`, database.Array(ids)).Scan(&payments).Error
+	if err != nil {
+		return fmt.Errorf("payments of orders: %w", err)
+	}
+	for _, p := range payments {
+		v := at[p.OrderID]
+		pv := PaymentView{
+			ID: p.ID, State: standingNames[p.stands()], Currency: p.Currency, TxHash: p.TxHash, Counted: p.Counted, CompletedAt: utc(p.CompletedAt),
+		}
+		if p.Amount.Valid {
+			pv.Amount = &web.Money{Decimal: p.Amount.Decimal}
+		}
+		v.Payments = append(v.Payments, pv)
+	}
+	return nil
+}
+
+func (b *Book) addShipments(ctx context.Context, ids []string, at map[string]*View) error {
+	var rows []struct {
+		Shipment
+		Line int
+	}
+	err := b.db.Read(ctx).Raw(`SELECT s.*, l.line FROM shipments s JOIN shipment_lines l ON l.shipment_id = s.id
+		WHERE s.order_id = ANY(?) ORDER BY s.shipped_at, s.id, l.line`, database.Array(ids)).Scan(&rows).Error
+	if err != nil {
+		return fmt.Errorf("shipments of orders: %w", err)
+	}
+	for _, r := range rows {
+		v := at[r.OrderID]
+		if n := len(v.Shipments); n == 0 || v.Shipments[n-1].ID != r.ID.String() {
+			v.Shipments = append(v.Shipments, viewOfShipment(r.Shipment))
+		}
+		last := &v.Shipments[len(v.Shipments)-1]
+		last.Lines = append(last.Lines, r.Line)
+	}
+	return nil
+}
+
+func viewOfShipment(s Shipment) ShipmentView {
+	return ShipmentView{ID: s.ID.String(), Carrier: s.Carrier, TrackingNumber: s.TrackingNumber, Lines: []int{}, ShippedAt: s.ShippedAt.UTC()}
+}
+
+func (b *Book) addHolds(ctx context.Context, ids []string, at map[string]*View) error {
+	var cases []Case
+	err := b.db.Read(ctx).Raw(`SELECT id, order_id, code, summary FROM cases
+		WHERE order_id = ANY(?) AND state = 'open' AND blocks ORDER BY id`, database.Array(ids)).Scan(&cases).Error
+	if err != nil {
+		return fmt.Errorf("holds of orders: %w", err)
+	}
+	for _, c := range cases {
+		v := at[*c.OrderID]
+		v.Holds = append(v.Holds, HoldView{CaseID: c.ID.String(), Code: c.Code, Summary: c.Summary})
+	}
+	return nil
+}
+
+// CaseView is a case as the admin API promises it.
+type CaseView struct {
+	ID         string            `json:"id"`
+	Code       Code              `json:"code"`
+	Severity   Severity          `json:"severity" enum:"info,warning,critical"`
+	Blocks     bool              `json:"blocks" doc:"The order does not ship while the case is open"`
+	State      string            `json:"state" enum:"open,closed"`
+	OrderID    *string           `json:"order_id"`
+	PaymentID  *string           `json:"payment_id"`
+	EventID    *uuid.UUID        `json:"event_id" doc:"The id of the event in /api/v1/events"`
+	Summary    string            `json:"summary"`
+	Facts      map[string]string `json:"facts"`
+	Actions    []string          `json:"actions" doc:"What a person may decide"`
+	OpenedAt   time.Time         `json:"opened_at"`
+	ClosedAt   *time.Time        `json:"closed_at"`
+	ClosedBy   *string           `json:"closed_by"`
+	Resolution *string           `json:"resolution"`
+}
+
+func viewOfCase(c Case) CaseView {
+	v := CaseView{
+		ID: c.ID.String(), Code: c.Code, Severity: c.Severity, Blocks: c.Blocks, State: c.State, OrderID: c.OrderID,
+		PaymentID: c.PaymentID, EventID: c.InboxID, Summary: c.Summary, Facts: c.Facts, Actions: Rules[c.Code].Actions,
+		OpenedAt: c.OpenedAt.UTC(), ClosedAt: utc(c.ClosedAt), ClosedBy: c.ClosedBy, Resolution: c.Resolution,
+	}
+	if !c.open() || v.Actions == nil {
+		v.Actions = []string{}
+	}
+	return v
+}
