@@ -1,0 +1,141 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// plants breaks each invariant by hand, below every constraint and trigger, on
+// the database that played leaves behind. Keys are invariants' names.
+var plants = map[string]string{
+	"stock levels equal the sums of their ledger":                              `UPDATE products SET on_hand = on_hand + 1 WHERE sku = 'mug'`,
+	"stock is never negative, and no more is reserved than is there":           `ALTER TABLE products DROP CONSTRAINT no_more_is_reserved_than_is_there; UPDATE products SET reserved = on_hand + 1 WHERE sku = 'mug'`,
+	"what is reserved is what orders hold":                                     `UPDATE products SET reserved = reserved - 1 WHERE sku = 'mug'`,
+	"each order moved exactly the stock that its state says":                   `UPDATE stock_movements SET on_hand_delta = on_hand_delta - 1, reserved_delta = reserved_delta - 1 WHERE kind = 'commit' AND order_id = 'paid'`,
+	"what an order got is the sum of its matched payments":                     `UPDATE payments SET amount = amount + 0.01 WHERE order_id = 'paid'`,
+	"matched money is in the order's currency":                                 `UPDATE payments SET currency = 'RLUSD' WHERE order_id = 'paid'`,
+	"a paid order got its total, less the tolerance":                           `UPDATE orders SET total = total + 0.01 WHERE id = 'paid'`,
+	"what was got stands against goods or is due back":                         `UPDATE orders SET refund_due = 1 WHERE id = 'paid'`,
+	"a transaction counts once":                                                `DROP INDEX a_transaction_counts_once; UPDATE payments SET tx_hash = lower((SELECT tx_hash FROM payments WHERE order_id = 'paid')) WHERE order_id = 'shipped'`,
+	"a paid order that nothing holds was put up for shipment, every line once": `DELETE FROM shipment_request_lines WHERE order_id = 'paid'`,
+	"only goods of a paid order ship":                                          `INSERT INTO shipment_lines SELECT 'open', 1, id FROM shipments LIMIT 1`,
+	"a fulfilled order has shipped every line":                                 `DELETE FROM shipment_lines WHERE order_id = 'shipped'`,
+	"the customer of a paid order was written to":                              `DELETE FROM letters WHERE order_id = 'paid' AND kind = 'payment_confirmed'`,
+	"a timeline has no gap and ends where its order stands":                    `DELETE FROM timeline WHERE order_id = 'paid' AND seq = 1`,
+	"every stored event waits or is settled, never both":                       `INSERT INTO inbox_open (inbox_id, state, not_before, rung_at) SELECT id, 'received', now(), now() FROM inbox WHERE order_ref = 'paid'`,
+	"every stored body is the one that was signed":                             `UPDATE inbox SET body = body || ' '::bytea WHERE order_ref = 'paid'`,
+	"every applied completion is in the books":                                 `ALTER TABLE payments DROP CONSTRAINT completed_money_is_known; UPDATE payments SET completed_seen = NULL WHERE order_id = 'paid'`,
+	"every change of an order by an event has its event":                       `UPDATE timeline SET inbox_id = gen_random_uuid() WHERE order_id = 'paid' AND inbox_id IS NOT NULL`,
+	"an unpaid order does not outlive its deadline":                            `UPDATE orders SET deadline = now() - interval '3 minutes' WHERE id = 'open'`,
+}
+
+// A database that has seen some trade passes, and only the invariant that is
+// broken is named, with the row, and makes the exit code 1.
+func TestCheckFindsWhatIsBroken(t *testing.T) {
+	w := newWorld(t)
+	played(t, w)
+	env := func(address string) map[string]string { return map[string]string{"DATABASE_URL": address} }
+	healthy := copyOf(t, w.cfg.DatabaseURL.reveal())
+	if code, out, stderr := quayside(t, env(healthy), "check"); code != 0 || out != fmt.Sprintf("all %d invariants hold\n", len(invariants)) {
+		t.Fatalf("healthy: exit %d\n%s%s", code, out, stderr)
+	}
+	for _, inv := range invariants {
+		t.Run(inv.name, func(t *testing.T) {
+			plant := plants[inv.name]
+			if plant == "" {
+				t.Fatal("no violation of it is planted: add one to plants")
+			}
+			address := copyOf(t, healthy)
+			behindTheBack(t, address, plant)
+			code, out, stderr := quayside(t, env(address), "check")
+			if code != exitFail || !strings.Contains(out, "BROKEN: "+inv.name+"\n  ") || !strings.Contains(out, fmt.Sprintf("of %d invariants are broken\n", len(invariants))) {
+				t.Errorf("exit %d\n%s%s", code, out, stderr)
+			}
+			if n := strings.Count(out, "BROKEN: "); n > 1 {
+				t.Logf("it breaks %d others as well", n-1)
+			}
+		})
+	}
+	for name := range plants {
+		if !strings.Contains(fmt.Sprint(invariants), name) {
+			t.Errorf("planted for nobody: %q", name)
+		}
+	}
+}
+
+// played makes one order of each kind, through the service, and stops it.
+func played(t *testing.T, w *world) {
+	t.Helper()
+	t.Run("some trade", func(t *testing.T) {
+		w := *w
+		w.t = t
+		w.serve()
+		w.work()
+		w.stock("mug", 100)
+		w.open("open", "mug")
+		w.tell("payment.completed", w.open("paid", "mug"))
+		w.tell("payment.completed", w.open("shipped", "mug"))
+		w.tell("payment.expired", w.open("expired", "mug"))
+		w.stands("paid", "paid/paid/queued")
+		w.stands("shipped", "paid/paid/queued")
+		w.stands("expired", "expired/unpaid/none")
+		w.must(w.shop.call(t.Context(), http.MethodPost, "/api/v1/orders/shipped/shipments", map[string]any{}, nil))
+	})
+}
+
+// copyOf makes a copy of a database that is dropped when the test ends.
+func copyOf(t *testing.T, address string) string {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	original := strings.TrimPrefix(u.Path, "/")
+	duplicate := original + "_" + randomHex(3)
+	u.Path = "/postgres"
+	db, err := sql.Open("pgx", u.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	do := func(statement string) {
+		if _, err := db.ExecContext(context.Background(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	do(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '` + original + `'`)
+	do(`CREATE DATABASE ` + duplicate + ` TEMPLATE ` + original)
+	t.Cleanup(func() {
+		do(`DROP DATABASE ` + duplicate + ` WITH (FORCE)`)
+		_ = db.Close()
+	})
+	u.Path = "/" + duplicate
+	return u.String()
+}
+
+// behindTheBack runs statements with triggers and foreign keys off.
+func behindTheBack(t *testing.T, address, statements string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	tag, err := conn.Exec(t.Context(), `SET session_replication_role = replica`)
+	for statement := range strings.SplitSeq(statements, ";") {
+		if err == nil {
+			tag, err = conn.Exec(t.Context(), statement)
+		}
+	}
+	if err != nil || tag.RowsAffected() == 0 {
+		t.Fatalf("%s: %d rows, %v", statements, tag.RowsAffected(), err)
+	}
+}

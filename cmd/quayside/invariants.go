@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"quayside/internal/database"
+)
+
+// invariant is something that must be true of the database at every moment.
+// Its query returns the rows for which it is not, one text each.
+type invariant struct {
+	name  string // what holds, in a sentence
+	query string
+}
+
+// invariants that the tables so far make possible. @tolerance is PAYMENT_TOLERANCE.
+var invariants = []invariant{
+	{"stock levels equal the sums of their ledger", `
+		SELECT p.sku || ': level ' || p.on_hand || '/' || p.reserved || ', ledger ' || COALESCE(sum(m.on_hand_delta), 0) || '/' || COALESCE(sum(m.reserved_delta), 0)
+		FROM products p LEFT JOIN stock_movements m USING (sku) GROUP BY p.sku
+		HAVING p.on_hand <> COALESCE(sum(m.on_hand_delta), 0) OR p.reserved <> COALESCE(sum(m.reserved_delta), 0)`},
+	{"stock is never negative, and no more is reserved than is there", `
+		SELECT sku || ': ' || on_hand || '/' || reserved FROM products WHERE on_hand < 0 OR reserved < 0 OR reserved > on_hand`},
+	{"what is reserved is what orders hold", `
+		SELECT p.sku || ': reserved ' || p.reserved || ', held by orders ' || COALESCE(sum(i.quantity) FILTER (WHERE o.stock = 'reserved'), 0)
+		FROM products p LEFT JOIN order_items i USING (sku) LEFT JOIN orders o ON o.id = i.order_id GROUP BY p.sku
+		HAVING p.reserved <> COALESCE(sum(i.quantity) FILTER (WHERE o.stock = 'reserved'), 0)`},
+	{"each order moved exactly the stock that its state says", `
+		SELECT i.order_id || ' ' || i.sku || ': wants ' || i.want_hand || '/' || i.want_reserved || ', moved ' || COALESCE(m.hand, 0) || '/' || COALESCE(m.reserved, 0)
+		FROM (SELECT i.order_id, i.sku, CASE o.stock WHEN 'committed' THEN -sum(i.quantity) ELSE 0 END AS want_hand,
+				CASE o.stock WHEN 'reserved' THEN sum(i.quantity) ELSE 0 END AS want_reserved
+			FROM order_items i JOIN orders o ON o.id = i.order_id GROUP BY i.order_id, i.sku, o.stock) i
+		LEFT JOIN (SELECT order_id, sku, sum(on_hand_delta) AS hand, sum(reserved_delta) AS reserved
+			FROM stock_movements WHERE order_id IS NOT NULL GROUP BY order_id, sku) m USING (order_id, sku)
+		WHERE i.want_hand <> COALESCE(m.hand, 0) OR i.want_reserved <> COALESCE(m.reserved, 0)`},
+	{"what an order got is the sum of its matched payments", `
+		SELECT o.id || ': got ' || o.got || ', payments ' || COALESCE(sum(p.amount) FILTER (WHERE p.counted = 'matched'), 0)
+		FROM orders o LEFT JOIN payments p ON p.order_id = o.id GROUP BY o.id
+		HAVING o.got <> COALESCE(sum(p.amount) FILTER (WHERE p.counted = 'matched'), 0)`},
+	{"matched money is in the order's currency", `
+		SELECT p.id || ': ' || p.currency || ' for ' || o.id FROM payments p JOIN orders o ON o.id = p.order_id
+		WHERE p.counted = 'matched' AND p.currency <> o.currency`},
+	{"a paid order got its total, less the tolerance", `
+		SELECT id || ': got ' || got || ' of ' || total FROM orders WHERE status IN ('paid','fulfilled') AND got < total - CAST(@tolerance AS numeric)`},
+	{"what was got stands against goods or is due back", `
+		SELECT id || ': got ' || got || ', due back ' || refund_due FROM orders
+		WHERE refund_due <> got - CASE WHEN status IN ('expired','cancelled') THEN 0 ELSE least(got, total) END`},
+	{"a transaction counts once", `
+		SELECT upper(tx_hash) || ': ' || count(*) || ' payments' FROM payments
+		WHERE tx_hash IS NOT NULL AND counted <> 'reused' GROUP BY upper(tx_hash) HAVING count(*) > 1`},
+	{"a paid order that nothing holds was put up for shipment, every line once", `
+		SELECT i.order_id || ' line ' || i.line FROM orders o JOIN order_items i ON i.order_id = o.id
+		LEFT JOIN shipment_request_lines r USING (order_id, line) LEFT JOIN shipment_lines s USING (order_id, line)
+		WHERE o.status = 'paid' AND o.stock = 'committed' AND r.line IS NULL AND s.line IS NULL
+		AND NOT EXISTS (SELECT 1 FROM cases c WHERE c.order_id = o.id AND c.state = 'open' AND c.blocks)`},
+	{"only goods of a paid order ship", `
+		SELECT DISTINCT s.order_id || ' is ' || o.status FROM shipment_lines s JOIN orders o ON o.id = s.order_id
+		WHERE o.status NOT IN ('paid','fulfilled')`},
+	{"a fulfilled order has shipped every line", `
+		SELECT i.order_id || ' line ' || i.line FROM orders o JOIN order_items i ON i.order_id = o.id
+		LEFT JOIN shipment_lines s USING (order_id, line) WHERE o.status = 'fulfilled' AND s.line IS NULL`},
+	{"the customer of a paid order was written to", `
+		SELECT o.id FROM orders o WHERE o.status IN ('paid','fulfilled')
+		AND NOT EXISTS (SELECT 1 FROM letters l WHERE l.order_id = o.id AND l.kind IN ('payment_confirmed','goods_gone'))`},
+	{"a timeline has no gap and ends where its order stands", `
+		SELECT o.id || ': ' || o.timeline_length || ' steps, ' || count(t.seq) || ' written' FROM orders o LEFT JOIN timeline t ON t.order_id = o.id
+		GROUP BY o.id HAVING count(t.seq) <> o.timeline_length OR COALESCE(max(t.seq), 0) <> o.timeline_length
+		OR (array_agg(t.became ORDER BY t.seq DESC))[1] IS DISTINCT FROM o.status`},
+	{"every stored event waits or is settled, never both", `
+		SELECT i.id || ' ' || COALESCE(i.outcome, 'waits nowhere') FROM inbox i LEFT JOIN inbox_open o ON o.inbox_id = i.id
+		WHERE (i.outcome IS NULL) = (o.inbox_id IS NULL)`},
+	{"every stored body is the one that was signed", `
+		SELECT id::text FROM inbox WHERE sha256(body) <> digest`},
+	{"every applied completion is in the books", `
+		SELECT i.key || ' of payment ' || i.payment_id FROM inbox i LEFT JOIN payments p ON p.id = i.payment_id
+		WHERE i.outcome = 'applied' AND i.type = 'payment.completed' AND p.completed_seen IS NULL`},
+	{"every change of an order by an event has its event", `
+		SELECT t.order_id || ' step ' || t.seq FROM timeline t LEFT JOIN inbox i ON i.id = t.inbox_id
+		WHERE t.cause LIKE 'event:%' AND i.id IS NULL`},
+	{"an unpaid order does not outlive its deadline", `
+		SELECT id || ': ' || deadline FROM orders WHERE status IN ('pending','payment_failed') AND deadline < now() - interval '2 minutes'`},
+}
+
+// finding is an invariant that does not hold.
+type finding struct {
+	name string
+	rows []string // offending ones, at most shownRows
+	more bool
+}
+
+const shownRows = 20
+
+// checkInvariants asks them all of one snapshot.
+func checkInvariants(ctx context.Context, db *database.DB, tolerance string) (broken []finding, err error) {
+	err = db.InSnapshot(ctx, func(tx database.Tx) error {
+		broken = nil
+		for _, inv := range invariants {
+			query := fmt.Sprintf(`SELECT * FROM (%s) q(offender) ORDER BY 1 LIMIT %d`, inv.query, shownRows+1)
+			var rows []string
+			var args []any
+			if strings.Contains(query, "@tolerance") {
+				args = append(args, map[string]any{"tolerance": tolerance})
+			}
+			if err := tx.Raw(query, args...).Scan(&rows).Error; err != nil {
+				return fmt.Errorf("check that %s: %w", inv.name, err)
+			}
+			if len(rows) > 0 {
+				broken = append(broken, finding{inv.name, rows[:min(len(rows), shownRows)], len(rows) > shownRows})
+			}
+		}
+		return nil
+	})
+	return broken, err
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"quayside/internal/queue"
+)
+
+const (
+	sweepEvery   = time.Second // how soon work whose bell was lost is found again
+	moneyWorkers = 4           // batches applied at once
+	postWorkers  = 8           // letters and shipment requests under way at once
+	workBatch    = 100         // letters sent in one round without Redis
+)
+
+func newWorkCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "work",
+		Short: "Apply events, expire orders, send letters",
+		Long: `Apply events, expire orders at their deadline, ask for shipments and send
+letters. Run any number of them, on any number of machines. Redis only rings
+the bell: while it is away workers find their work in Postgres.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := a.settings(forWork)
+			if err != nil {
+				return err
+			}
+			a.log(cfg)
+			h, err := openHouse(cmd.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			defer h.close()
+			g, ctx := errgroup.WithContext(cmd.Context())
+			g.Go(func() error { return h.work(ctx) })
+			if m := h.metricsServer(); m != nil {
+				g.Go(func() error { return unlessClosed(m.ListenAndServe()) })
+				g.Go(func() error { <-ctx.Done(); return m.Close() })
+			}
+			return g.Wait()
+		},
+	}
+}
+
+// work works the queues and sweeps until ctx ends; then it takes nothing new
+// and lets what is under way finish.
+func (h *house) work(ctx context.Context) error {
+	mux := queue.NewMux()
+	h.inbox.Register(mux)
+	h.book.Register(mux)
+	h.outbox.Register(mux)
+	money := queue.NewServer(h.redis, mux, queue.Money, moneyWorkers)
+	post := queue.NewServer(h.redis, mux, queue.Post, postWorkers)
+	for _, s := range []*queue.Server{money, post} {
+		if err := s.Start(); err != nil {
+			return fmt.Errorf("start worker: %w", err)
+		}
+	}
+	slog.InfoContext(ctx, "working")
+	var sweeps errgroup.Group // apart, so that a slow mail server keeps no payment waiting
+	sweeps.Go(func() error { sweepUntil(ctx, "money", h.sweepMoney); return nil })
+	sweeps.Go(func() error { sweepUntil(ctx, "letters", h.sweepLetters); return nil })
+	_ = sweeps.Wait()
+	slog.InfoContext(ctx, "stopping: jobs under way are finished")
+	var g errgroup.Group
+	for _, s := range []*queue.Server{money, post} {
+		g.Go(func() error { s.Shutdown(); return nil })
+	}
+	return g.Wait()
+}
+
+// sweepUntil looks every second for what waits. It tells of a failure once,
+// and of the recovery.
+func sweepUntil(ctx context.Context, what string, sweep func(context.Context) error) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	failing := false
+	for {
+		err := sweep(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil && !failing:
+			slog.ErrorContext(ctx, "sweep failed, trying on", "of", what, "error", err)
+		case err == nil && failing:
+			slog.InfoContext(ctx, "sweep works again", "of", what)
+		}
+		failing = err != nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// sweepMoney rings again for events and orders that wait. When Redis does not
+// answer it does the work itself, through the same functions.
+func (h *house) sweepMoney(ctx context.Context) error {
+	if queue.Ready(ctx, h.redis) == nil {
+		return errors.Join(h.inbox.Sweep(ctx), h.book.Sweep(ctx))
+	}
+	return errors.Join(h.inbox.Work(ctx), h.book.Work(ctx))
+}
+
+// sweepLetters is sweepMoney for letters.
+func (h *house) sweepLetters(ctx context.Context) error {
+	err := h.outbox.Sweep(ctx)
+	if queue.Ready(ctx, h.redis) == nil {
+		return err
+	}
+	_, werr := h.outbox.Work(ctx, workBatch)
+	return errors.Join(err, werr)
+}
