@@ -17,25 +17,36 @@ import (
 // plants breaks each invariant by hand, below every constraint and trigger, on
 // the database that played leaves behind. Keys are invariants' names.
 var plants = map[string]string{
-	"stock levels equal the sums of their ledger":                              `UPDATE products SET on_hand = on_hand + 1 WHERE sku = 'mug'`,
-	"stock is never negative, and no more is reserved than is there":           `ALTER TABLE products DROP CONSTRAINT no_more_is_reserved_than_is_there; UPDATE products SET reserved = on_hand + 1 WHERE sku = 'mug'`,
-	"what is reserved is what orders hold":                                     `UPDATE products SET reserved = reserved - 1 WHERE sku = 'mug'`,
-	"each order moved exactly the stock that its state says":                   `UPDATE stock_movements SET on_hand_delta = on_hand_delta - 1, reserved_delta = reserved_delta - 1 WHERE kind = 'commit' AND order_id = 'paid'`,
-	"what an order got is the sum of its matched payments":                     `UPDATE payments SET amount = amount + 0.01 WHERE order_id = 'paid'`,
-	"matched money is in the order's currency":                                 `UPDATE payments SET currency = 'RLUSD' WHERE order_id = 'paid'`,
-	"a paid order got its total, less the tolerance":                           `UPDATE orders SET total = total + 0.01 WHERE id = 'paid'`,
-	"what was got stands against goods or is due back":                         `UPDATE orders SET refund_due = 1 WHERE id = 'paid'`,
-	"a transaction counts once":                                                `DROP INDEX a_transaction_counts_once; UPDATE payments SET tx_hash = lower((SELECT tx_hash FROM payments WHERE order_id = 'paid')) WHERE order_id = 'shipped'`,
-	"a paid order that nothing holds was put up for shipment, every line once": `DELETE FROM shipment_request_lines WHERE order_id = 'paid'`,
-	"only goods of a paid order ship":                                          `INSERT INTO shipment_lines SELECT 'open', 1, id FROM shipments LIMIT 1`,
-	"a fulfilled order has shipped every line":                                 `DELETE FROM shipment_lines WHERE order_id = 'shipped'`,
-	"the customer of a paid order was written to":                              `DELETE FROM letters WHERE order_id = 'paid' AND kind = 'payment_confirmed'`,
-	"a timeline has no gap and ends where its order stands":                    `DELETE FROM timeline WHERE order_id = 'paid' AND seq = 1`,
-	"every stored event waits or is settled, never both":                       `INSERT INTO inbox_open (inbox_id, state, not_before, rung_at) SELECT id, 'received', now(), now() FROM inbox WHERE order_ref = 'paid'`,
-	"every stored body is the one that was signed":                             `UPDATE inbox SET body = body || ' '::bytea WHERE order_ref = 'paid'`,
-	"every applied completion is in the books":                                 `ALTER TABLE payments DROP CONSTRAINT completed_money_is_known; UPDATE payments SET completed_seen = NULL WHERE order_id = 'paid'`,
-	"every change of an order by an event has its event":                       `UPDATE timeline SET inbox_id = gen_random_uuid() WHERE order_id = 'paid' AND inbox_id IS NOT NULL`,
-	"an unpaid order does not outlive its deadline":                            `UPDATE orders SET deadline = now() - interval '3 minutes' WHERE id = 'open'`,
+	"stock levels equal the sums of their ledger":                                           `UPDATE products SET on_hand = on_hand + 1 WHERE sku = 'mug'`,
+	"stock is never negative, and no more is reserved than is there":                        `ALTER TABLE products DROP CONSTRAINT no_more_is_reserved_than_is_there; UPDATE products SET reserved = on_hand + 1 WHERE sku = 'mug'`,
+	"what is reserved is what orders hold":                                                  `UPDATE products SET reserved = reserved - 1 WHERE sku = 'mug'`,
+	"each order moved exactly the stock that its state says":                                `UPDATE stock_movements SET on_hand_delta = on_hand_delta - 1, reserved_delta = reserved_delta - 1 WHERE kind = 'commit' AND order_id = 'paid'`,
+	"what an order got is the sum of its matched payments, less what went back or was kept": `UPDATE payments SET amount = amount + 0.01 WHERE order_id = 'paid'`,
+	"matched money is in the order's currency":                                              `UPDATE payments SET currency = 'RLUSD' WHERE order_id = 'paid'`,
+	"what goes back of a payment is what its refunds say":                                   `UPDATE payments SET kept = 1 WHERE order_id = 'paid'`,
+	"a refund is in the currency of its payment, and for its order":                         plantRefund("'open', 'RLUSD', 'approved', NULL"),
+	"a transaction that sent a refund brought no money, and refunds one order":              plantRefund("'paid', 'XRP', 'sent', (SELECT tx_hash FROM payments WHERE order_id = 'shipped')"),
+	"what a payment brought is what one of its events said":                                 `UPDATE payments SET amount = amount + 1 WHERE order_id = 'paid'`,
+	"all money received is accounted for":                                                   `UPDATE orders SET got = got - 1 WHERE id = 'paid'`,
+	"a paid order got its total, less the tolerance, or what a person accepted":             `UPDATE orders SET total = total + 0.01 WHERE id = 'paid'`,
+	"what was got stands against goods or is due back":                                      `UPDATE orders SET refund_due = 1 WHERE id = 'paid'`,
+	"a transaction counts once":                                                             `DROP INDEX a_transaction_counts_once; UPDATE payments SET tx_hash = lower((SELECT tx_hash FROM payments WHERE order_id = 'paid')) WHERE order_id = 'shipped'`,
+	"a paid order that nothing holds was put up for shipment, every line once":              `DELETE FROM shipment_request_lines WHERE order_id = 'paid'`,
+	"only goods of a paid order ship":                                                       `INSERT INTO shipment_lines SELECT 'open', 1, id FROM shipments LIMIT 1`,
+	"a fulfilled order has shipped every line":                                              `DELETE FROM shipment_lines WHERE order_id = 'shipped'`,
+	"the customer of a paid order was written to":                                           `DELETE FROM letters WHERE order_id = 'paid' AND kind = 'payment_confirmed'`,
+	"a timeline has no gap and ends where its order stands":                                 `DELETE FROM timeline WHERE order_id = 'paid' AND seq = 1`,
+	"every stored event waits or is settled, never both":                                    `INSERT INTO inbox_open (inbox_id, state, not_before, rung_at) SELECT id, 'received', now(), now() FROM inbox WHERE order_ref = 'paid'`,
+	"every stored body is the one that was signed":                                          `UPDATE inbox SET body = body || ' '::bytea WHERE order_ref = 'paid'`,
+	"every applied completion is in the books":                                              `ALTER TABLE payments DROP CONSTRAINT completed_money_is_known; UPDATE payments SET completed_seen = NULL WHERE order_id = 'paid'`,
+	"every change of an order by an event has its event":                                    `UPDATE timeline SET inbox_id = gen_random_uuid() WHERE order_id = 'paid' AND inbox_id IS NOT NULL`,
+	"an unpaid order does not outlive its deadline":                                         `UPDATE orders SET deadline = now() - interval '3 minutes' WHERE id = 'open'`,
+}
+
+// plantRefund writes a refund of the payment of order paid: order, currency, state, transaction.
+func plantRefund(values string) string {
+	return `INSERT INTO refunds (id, payment_id, order_id, currency, state, tx_hash, amount, address, decided_by, decided_at, sent_at)
+		SELECT gen_random_uuid(), p.id, v.*, 1, 'rSomewhere', 'admin:test', now(), now() FROM payments p, (VALUES (` + values + `)) v WHERE p.order_id = 'paid'`
 }
 
 // A database that has seen some trade passes, and only the invariant that is

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"quayside/internal/database"
+	"quayside/internal/orders"
 )
 
 // invariant is something that must be true of the database at every moment.
@@ -25,42 +26,59 @@ var invariants = []invariant{
 		SELECT sku || ': ' || on_hand || '/' || reserved FROM products WHERE on_hand < 0 OR reserved < 0 OR reserved > on_hand`},
 	{"what is reserved is what orders hold", `
 		SELECT p.sku || ': reserved ' || p.reserved || ', held by orders ' || COALESCE(sum(i.quantity) FILTER (WHERE o.stock = 'reserved'), 0)
-		FROM products p LEFT JOIN order_items i USING (sku) LEFT JOIN orders o ON o.id = i.order_id GROUP BY p.sku
+		FROM products p LEFT JOIN order_items i ON i.sku = p.sku AND NOT i.given_up LEFT JOIN orders o ON o.id = i.order_id GROUP BY p.sku
 		HAVING p.reserved <> COALESCE(sum(i.quantity) FILTER (WHERE o.stock = 'reserved'), 0)`},
 	{"each order moved exactly the stock that its state says", `
 		SELECT i.order_id || ' ' || i.sku || ': wants ' || i.want_hand || '/' || i.want_reserved || ', moved ' || COALESCE(m.hand, 0) || '/' || COALESCE(m.reserved, 0)
-		FROM (SELECT i.order_id, i.sku, CASE o.stock WHEN 'committed' THEN -sum(i.quantity) ELSE 0 END AS want_hand,
-				CASE o.stock WHEN 'reserved' THEN sum(i.quantity) ELSE 0 END AS want_reserved
+		FROM (SELECT i.order_id, i.sku, CASE o.stock WHEN 'committed' THEN -COALESCE(sum(i.quantity) FILTER (WHERE NOT i.given_up), 0) ELSE 0 END AS want_hand,
+				CASE o.stock WHEN 'reserved' THEN COALESCE(sum(i.quantity) FILTER (WHERE NOT i.given_up), 0) ELSE 0 END AS want_reserved
 			FROM order_items i JOIN orders o ON o.id = i.order_id GROUP BY i.order_id, i.sku, o.stock) i
 		LEFT JOIN (SELECT order_id, sku, sum(on_hand_delta) AS hand, sum(reserved_delta) AS reserved
 			FROM stock_movements WHERE order_id IS NOT NULL GROUP BY order_id, sku) m USING (order_id, sku)
 		WHERE i.want_hand <> COALESCE(m.hand, 0) OR i.want_reserved <> COALESCE(m.reserved, 0)`},
-	{"what an order got is the sum of its matched payments", `
-		SELECT o.id || ': got ' || o.got || ', payments ' || COALESCE(sum(p.amount) FILTER (WHERE p.counted = 'matched'), 0)
+	{"what an order got is the sum of its matched payments, less what went back or was kept", `
+		SELECT o.id || ': got ' || o.got || ', payments ' || COALESCE(sum(p.amount - p.refunded - p.kept) FILTER (WHERE p.counted = 'matched'), 0)
 		FROM orders o LEFT JOIN payments p ON p.order_id = o.id GROUP BY o.id
-		HAVING o.got <> COALESCE(sum(p.amount) FILTER (WHERE p.counted = 'matched'), 0)`},
+		HAVING o.got <> COALESCE(sum(p.amount - p.refunded - p.kept) FILTER (WHERE p.counted = 'matched'), 0)`},
+	{"what goes back of a payment is what its refunds say", `
+		SELECT p.id || ': ' || p.refunded || ' refunded, ' || p.kept || ' kept; refunds say ' || COALESCE(r.refunded, 0) || ', ' || COALESCE(r.kept, 0)
+		FROM payments p LEFT JOIN (SELECT payment_id, sum(amount) FILTER (WHERE state IN ('approved','sent','confirmed')) AS refunded,
+			sum(amount) FILTER (WHERE state = 'waived') AS kept FROM refunds GROUP BY payment_id) r ON r.payment_id = p.id
+		WHERE p.refunded <> COALESCE(r.refunded, 0) OR p.kept <> COALESCE(r.kept, 0)`},
+	{"a refund is in the currency of its payment, and for its order", `
+		SELECT r.id || ': ' || r.amount || ' ' || r.currency || ' of payment ' || p.id FROM refunds r JOIN payments p ON p.id = r.payment_id
+		WHERE r.currency <> p.currency OR r.order_id IS DISTINCT FROM p.order_id`},
+	{"a transaction that sent a refund brought no money, and refunds one order", `
+		SELECT upper(r.tx_hash) || ': refund ' || r.id FROM refunds r WHERE r.tx_hash IS NOT NULL AND (
+			EXISTS (SELECT 1 FROM payments p WHERE upper(p.tx_hash) = upper(r.tx_hash))
+			OR EXISTS (SELECT 1 FROM refunds q WHERE upper(q.tx_hash) = upper(r.tx_hash) AND q.order_id IS DISTINCT FROM r.order_id))`},
+	{"what a payment brought is what one of its events said", `
+		SELECT p.id || ': ' || p.amount || ' ' || p.currency FROM payments p WHERE p.completed_seen IS NOT NULL
+		AND EXISTS (SELECT 1 FROM inbox i WHERE i.payment_id = p.id AND i.amount IS NOT NULL)
+		AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.payment_id = p.id AND i.amount = p.amount AND i.currency = p.currency)`},
+	{"all money received is accounted for", orders.UnbalancedMoney},
 	{"matched money is in the order's currency", `
 		SELECT p.id || ': ' || p.currency || ' for ' || o.id FROM payments p JOIN orders o ON o.id = p.order_id
 		WHERE p.counted = 'matched' AND p.currency <> o.currency`},
-	{"a paid order got its total, less the tolerance", `
-		SELECT id || ': got ' || got || ' of ' || total FROM orders WHERE status IN ('paid','fulfilled') AND got < total - CAST(@tolerance AS numeric)`},
+	{"a paid order got its total, less the tolerance, or what a person accepted", `
+		SELECT id || ': got ' || got || ' of ' || total FROM orders WHERE status IN ('paid','fulfilled') AND got < COALESCE(accepted, total - given_up - CAST(@tolerance AS numeric))`},
 	{"what was got stands against goods or is due back", `
 		SELECT id || ': got ' || got || ', due back ' || refund_due FROM orders
-		WHERE refund_due <> got - CASE WHEN status IN ('expired','cancelled') THEN 0 ELSE least(got, total) END`},
+		WHERE refund_due <> got - CASE WHEN status IN ('expired','cancelled') THEN 0 ELSE least(got, COALESCE(accepted, total - given_up)) END`},
 	{"a transaction counts once", `
 		SELECT upper(tx_hash) || ': ' || count(*) || ' payments' FROM payments
 		WHERE tx_hash IS NOT NULL AND counted <> 'reused' GROUP BY upper(tx_hash) HAVING count(*) > 1`},
 	{"a paid order that nothing holds was put up for shipment, every line once", `
 		SELECT i.order_id || ' line ' || i.line FROM orders o JOIN order_items i ON i.order_id = o.id
 		LEFT JOIN shipment_request_lines r USING (order_id, line) LEFT JOIN shipment_lines s USING (order_id, line)
-		WHERE o.status = 'paid' AND o.stock = 'committed' AND r.line IS NULL AND s.line IS NULL
+		WHERE o.status = 'paid' AND o.stock = 'committed' AND NOT i.given_up AND r.line IS NULL AND s.line IS NULL
 		AND NOT EXISTS (SELECT 1 FROM cases c WHERE c.order_id = o.id AND c.state = 'open' AND c.blocks)`},
 	{"only goods of a paid order ship", `
 		SELECT DISTINCT s.order_id || ' is ' || o.status FROM shipment_lines s JOIN orders o ON o.id = s.order_id
 		WHERE o.status NOT IN ('paid','fulfilled')`},
 	{"a fulfilled order has shipped every line", `
 		SELECT i.order_id || ' line ' || i.line FROM orders o JOIN order_items i ON i.order_id = o.id
-		LEFT JOIN shipment_lines s USING (order_id, line) WHERE o.status = 'fulfilled' AND s.line IS NULL`},
+		LEFT JOIN shipment_lines s USING (order_id, line) WHERE o.status = 'fulfilled' AND s.line IS NULL AND NOT i.given_up`},
 	{"the customer of a paid order was written to", `
 		SELECT o.id FROM orders o WHERE o.status IN ('paid','fulfilled')
 		AND NOT EXISTS (SELECT 1 FROM letters l WHERE l.order_id = o.id AND l.kind IN ('payment_confirmed','goods_gone'))`},

@@ -53,6 +53,8 @@ func (b *Book) AdminRoutes(api huma.API) {
 		OperationID: "list-cases", Method: http.MethodGet, Path: "/api/v1/cases",
 		Summary: "List what a person must decide, newest first", Tags: []string{"Cases"},
 	}, b.listCases)
+	b.decisionRoutes(api)
+	b.explainRoute(api)
 }
 
 // NewOrder is the body of POST /orders.

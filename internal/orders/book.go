@@ -30,6 +30,9 @@ type Book struct {
 	terms    Terms
 	provider Provider
 
+	// Events, when set, is how a decision about an event reaches the inbox.
+	Events Events
+
 	// Opened, when set, is called in the transaction that opens an order: the
 	// inbox uses it to wake events that came before their order.
 	Opened func(tx database.Tx, orderID string)
@@ -122,7 +125,7 @@ func (b *Book) Open(tx database.Tx, draft Draft, actor string) (*File, error) {
 
 // open reserves the lines and begins the timeline.
 func (f *File) open(d *desk, actor string) error {
-	var unknown, short []fault.Field
+	var unknown []fault.Field
 	for i := range f.Items {
 		it := &f.Items[i]
 		p := d.shelf.Product(it.SKU)
@@ -135,24 +138,30 @@ func (f *File) open(d *desk, actor string) error {
 	if unknown != nil {
 		return fault.New(fault.Unprocessable, "unknown_product", "the order names a product that does not exist").With(unknown...)
 	}
-	for _, s := range d.shelf.Reserve(f.ID, f.Reservation, f.lines(), actor) {
-		for i, it := range f.Items {
-			if it.SKU == s.SKU {
-				short = append(short, fault.Field{
-					Location: fmt.Sprintf("items[%d].quantity", i),
-					Message:  fmt.Sprintf("%d of %s wanted, %d available", s.Wanted, s.SKU, max(s.Available, 0)),
-				})
-			}
-		}
-	}
-	if short != nil {
-		return fault.New(fault.Conflict, "insufficient_stock", "there is not enough stock for this order; nothing was reserved").With(short...)
+	if short := d.shelf.Reserve(f.ID, f.Reservation, f.lines(), actor); short != nil {
+		return f.shortage(short)
 	}
 	f.describe()
 	f.note(change{kind: "opened", cause: actor, note: fmt.Sprintf("order over %s %s opened, stock reserved", Amount(f.Total), f.Currency)}, nil, d.now)
 	f.write(notify.OrderReceived, "", d)
 	f.letters[0].NotBefore = d.now.Add(detailsWait)
 	return nil
+}
+
+// shortage says which lines are short, and of how much.
+func (f *File) shortage(short []inventory.Shortage) error {
+	var fields []fault.Field
+	for _, s := range short {
+		for i, it := range f.Items {
+			if it.SKU == s.SKU {
+				fields = append(fields, fault.Field{
+					Location: fmt.Sprintf("items[%d].quantity", i),
+					Message:  fmt.Sprintf("%d of %s wanted, %d available", s.Wanted, s.SKU, max(s.Available, 0)),
+				})
+			}
+		}
+	}
+	return fault.New(fault.Conflict, "insufficient_stock", "there is not enough stock for this order; nothing was reserved").With(fields...)
 }
 
 // draft checks what the shop asks for and makes the rows of it.
@@ -307,7 +316,7 @@ func (b *Book) Ship(tx database.Tx, id, actor string, what Dispatch) (*Shipment,
 	letter := &f.letters[len(f.letters)-1]
 	letter.Facts.Carrier, letter.Facts.TrackingNumber = what.Carrier, what.TrackingNumber
 	was := f.Status
-	if !slices.ContainsFunc(f.Items, func(it Item) bool { return !it.shipped() }) {
+	if !slices.ContainsFunc(f.Items, func(it Item) bool { return !it.done() }) {
 		f.become(Fulfilled, c, d)
 	}
 	f.settled(c, was, d)
@@ -326,8 +335,10 @@ func (f *File) shippable(lines []int) ([]*Item, error) {
 	for i := range f.Items {
 		it := &f.Items[i]
 		switch {
-		case lines == nil && !it.shipped(), slices.Contains(lines, it.Line) && !it.shipped():
+		case lines == nil && !it.done(), slices.Contains(lines, it.Line) && !it.done():
 			picked = append(picked, it)
+		case slices.Contains(lines, it.Line) && it.GivenUp:
+			return nil, fault.New(fault.Conflict, "line_given_up", "line %d of order %s was given up: its goods were not to be had", it.Line, f.ID)
 		case slices.Contains(lines, it.Line):
 			return nil, fault.New(fault.Conflict, "line_shipped", "line %d of order %s has shipped already", it.Line, f.ID)
 		}

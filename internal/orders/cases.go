@@ -51,30 +51,31 @@ const (
 type Rule struct {
 	Severity Severity
 	Blocks   bool     // the order is not shipped while the case is open
-	Actions  []string // what a person may choose
+	Returns  bool     // every decision takes its reason away: a new reason opens it again
+	Actions  []string // what a person may choose, see decide.go
 }
 
 // Rules is the table of cases.
 var Rules = map[Code]Rule{
-	LatePaid:         {Info, false, []string{"acknowledge"}},
-	StockGone:        {Critical, true, []string{"retry_reservation", "ship_available", "wait", "refund"}},
-	UnderpaidCase:    {Warning, true, []string{"wait", "accept", "refund"}},
-	OverpaidCase:     {Warning, false, []string{"refund_excess", "keep"}},
-	WrongAddress:     {Critical, true, []string{"match", "refund"}},
-	WrongCurrency:    {Warning, true, []string{"match", "refund"}},
-	StaleEvent:       {Warning, false, []string{"release", "ignore"}},
-	UnknownType:      {Info, false, []string{"acknowledge"}},
-	DuplicatePayment: {Warning, false, []string{"refund", "keep"}},
-	OrderMismatch:    {Critical, true, []string{"attach", "ignore"}},
-	UnknownOrder:     {Critical, false, []string{"attach", "refund", "ignore"}},
-	CancelledPaid:    {Warning, false, []string{"refund", "reopen"}},
-	Regression:       {Critical, true, []string{"ship", "refund"}},
-	AmountChanged:    {Critical, true, []string{"keep_first", "refund"}},
-	TxReused:         {Critical, true, []string{"ignore", "match"}},
-	EventConflict:    {Critical, true, []string{"keep_first", "ignore"}},
-	UnreadableEvent:  {Warning, true, []string{"replay", "ignore"}},
-	EventDead:        {Critical, true, []string{"replay", "ignore"}},
-	FulfilmentDead:   {Critical, true, []string{"retry", "reroute"}},
+	LatePaid:         {Info, false, false, []string{actAcknowledge}},
+	StockGone:        {Critical, true, true, []string{actRetryStock, actPart, actWait, actRefund}},
+	UnderpaidCase:    {Warning, true, true, []string{actWait, actAccept, actRefund}},
+	OverpaidCase:     {Warning, false, true, []string{actRefund, actKeep}},
+	WrongAddress:     {Critical, true, false, []string{actMatch, actRefund}},
+	WrongCurrency:    {Warning, true, false, []string{actAccept, actRefund}},
+	StaleEvent:       {Warning, false, false, []string{actRelease, actIgnore}},
+	UnknownType:      {Info, false, false, []string{actAcknowledge}},
+	DuplicatePayment: {Warning, false, false, []string{actRefund, actKeep}},
+	OrderMismatch:    {Critical, true, false, []string{actAttach, actRefund, actIgnore}},
+	UnknownOrder:     {Critical, false, false, []string{actAttach, actRefund, actIgnore}},
+	CancelledPaid:    {Warning, false, true, []string{actRefund, actReopen, actKeep}},
+	Regression:       {Critical, true, false, []string{actShip, actRefund}},
+	AmountChanged:    {Critical, true, false, []string{actKeepFirst, actRefund}},
+	TxReused:         {Critical, true, false, []string{actAcknowledge}},
+	EventConflict:    {Critical, true, false, []string{actKeepFirst}},
+	UnreadableEvent:  {Warning, true, true, []string{actRelease, actIgnore}},
+	EventDead:        {Critical, true, true, []string{actRelease, actIgnore}},
+	FulfilmentDead:   {Critical, true, false, []string{actRetry, actReroute}},
 }
 
 // Case is a row of cases. An open one that blocks is a hold on its order.
@@ -150,7 +151,7 @@ type Alarm struct {
 func (a Alarm) Key() string { return matter{code: a.Code, about: a.About}.key() }
 
 // Raise opens cases that hold no order, each once: an open or decided one
-// stays as it is.
+// stays as it is, but for those that may come back.
 func (b *Book) Raise(tx database.Tx, alarms []Alarm) error {
 	var rows []*Case
 	for _, a := range alarms {
@@ -158,7 +159,9 @@ func (b *Book) Raise(tx database.Tx, alarms []Alarm) error {
 		rows = append(rows, m.row(a.OrderID, tx.Now))
 	}
 	slices.SortFunc(rows, func(c, d *Case) int { return strings.Compare(c.Key, d.Key) })
-	if err := database.InsertOr(tx, "cases", caseColumns, rows, `ON CONFLICT (key) DO NOTHING`); err != nil {
+	err := database.InsertOr(tx, "cases", caseColumns, rows, `ON CONFLICT (key) DO UPDATE SET state = 'open', closed_at = NULL, closed_by = NULL, resolution = NULL
+		WHERE cases.state = 'closed' AND cases.code IN ('`+string(UnreadableEvent)+`', '`+string(EventDead)+`')`)
+	if err != nil {
 		return fmt.Errorf("raise cases: %w", err)
 	}
 	return nil

@@ -27,6 +27,7 @@ type desk struct {
 	claims map[string]string // transaction → the payment it counts for
 	shelf  *inventory.Shelf
 	loose  map[string]*Case // cases about no order
+	strays map[string]bool  // payments of which a person decided that they belong to no order
 }
 
 // lay loads the orders named, with their stock, and those the news is about,
@@ -34,7 +35,7 @@ type desk struct {
 func (b *Book) lay(tx database.Tx, ids []string, news []News) (*desk, error) {
 	d := &desk{
 		terms: b.terms, now: tx.Now, files: map[string]*File{}, links: map[string]string{},
-		claims: map[string]string{}, loose: map[string]*Case{},
+		claims: map[string]string{}, loose: map[string]*Case{}, strays: map[string]bool{},
 	}
 	payments, err := d.follow(tx, news)
 	if err != nil {
@@ -112,6 +113,7 @@ func (d *desk) follow(tx database.Tx, news []News) ([]string, error) {
 	}
 	for _, l := range links {
 		d.links[l.ID] = l.OrderID
+		d.strays[l.ID] = l.OrderID == ""
 	}
 	return ids, nil
 }
@@ -153,6 +155,9 @@ func (d *desk) loadPayments(tx database.Tx, ids []string, news []News) error {
 	}
 	for _, p := range rows {
 		f := d.files[p.OrderID]
+		if d.strays[p.ID] = p.OrderID == ""; d.strays[p.ID] {
+			continue
+		}
 		if f == nil {
 			return fmt.Errorf("payment %s was linked meanwhile: %w", p.ID, database.ErrAgain)
 		}
@@ -215,9 +220,11 @@ func (d *desk) hear(n News) Verdict {
 	switch {
 	case n.Trouble != nil:
 		return d.trouble(f, n)
+	case d.strays[n.PaymentID]:
+		return Verdict{State: Ignored, Reason: "a person decided that payment " + n.PaymentID + " belongs to no order"}
 	case f == nil:
 		return Verdict{State: Parked, Reason: "no such order yet"}
-	case n.OrderRef != "" && n.OrderRef != f.ID:
+	case n.OrderRef != "" && n.OrderRef != f.ID && !f.attached(n.PaymentID):
 		m := matter{
 			code: OrderMismatch, about: n.Key, payment: n.PaymentID, inbox: &n.InboxID,
 			summary: fmt.Sprintf("Event %s names order %s, but payment %s belongs to order %s; it was not applied.", n.Key, n.OrderRef, n.PaymentID, f.ID),
@@ -285,6 +292,8 @@ type sheet struct {
 	requestLines []shippedLine
 	shipments    []Shipment
 	shipLines    []shippedLine
+	givenUp      []shippedLine
+	refunds      []*Refund
 	recalled     []string
 	letters      []notify.Letter
 	outgrown     []notify.Withdrawal
@@ -301,6 +310,7 @@ func (s *sheet) add(f *File) {
 	s.letters = append(s.letters, f.letters...)
 	s.requests = append(s.requests, f.requests...)
 	s.shipments = append(s.shipments, f.shipments...)
+	s.refunds = append(s.refunds, f.refunds...)
 	for _, p := range f.heard {
 		s.payments = append(s.payments, p)
 	}
@@ -327,11 +337,14 @@ func (s *sheet) add(f *File) {
 		if it.ShipmentID != nil && shipped[*it.ShipmentID] {
 			s.shipLines = append(s.shipLines, shippedLine{OrderID: f.ID, Line: it.Line, ShipmentID: *it.ShipmentID})
 		}
+		if slices.Contains(f.givenUp, it.Line) {
+			s.givenUp = append(s.givenUp, shippedLine{OrderID: f.ID, Line: it.Line})
+		}
 	}
 }
 
-const orderColumns = `status, payment_status, fulfillment_status, got, refund_due, payment_id, tx_hash, pay_address, destination_tag,
-	stock, reservation, timeline_length, deadline, grace, updated_at, paid_at, fulfilled_at, cancelled_at`
+const orderColumns = `status, payment_status, fulfillment_status, accepted, given_up, got, refund_due, payment_id, tx_hash, pay_address, destination_tag,
+	stock, reservation, timeline_length, deadline, grace, reopenings, updated_at, paid_at, fulfilled_at, cancelled_at`
 
 // save writes the sheet, parents before children.
 func (s *sheet) save(tx database.Tx) error {
@@ -349,6 +362,8 @@ func (s *sheet) save(tx database.Tx) error {
 		{"cases", func() error { return saveCases(tx, s.cases) }},
 		{"shipment_requests", func() error { return s.saveRequests(tx) }},
 		{"shipments", func() error { return s.saveShipments(tx) }},
+		{"refunds", func() error { return saveRefunds(tx, s.refunds) }},
+		{"order_items", func() error { return s.saveGivenUp(tx) }},
 	} {
 		if err := write.do(); err != nil {
 			return fmt.Errorf("save %s: %w", write.table, err)
@@ -363,11 +378,12 @@ func (s *sheet) save(tx database.Tx) error {
 func savePayments(tx database.Tx, payments []*Payment) error {
 	err := database.Upsert(tx, "payments",
 		`id, order_id, created_seen, pending_seen, failed_seen, expired_seen, completed_seen, amount, currency, tx_hash,
-		pay_address, destination_tag, counted, first_seen_at, completed_at`, payments,
+		pay_address, destination_tag, attached_by, counted, refunded, kept, outlived, first_seen_at, completed_at`, payments,
 		`ON CONFLICT (id) DO UPDATE SET created_seen = excluded.created_seen, pending_seen = excluded.pending_seen,
 		failed_seen = excluded.failed_seen, expired_seen = excluded.expired_seen, completed_seen = excluded.completed_seen,
 		amount = excluded.amount, currency = excluded.currency, tx_hash = excluded.tx_hash, pay_address = excluded.pay_address,
-		destination_tag = excluded.destination_tag, counted = excluded.counted, completed_at = excluded.completed_at
+		destination_tag = excluded.destination_tag, attached_by = excluded.attached_by, counted = excluded.counted,
+		refunded = excluded.refunded, kept = excluded.kept, outlived = excluded.outlived, completed_at = excluded.completed_at
 		WHERE payments.order_id = excluded.order_id`)
 	if database.Violates(err, "a_transaction_counts_once") {
 		return fmt.Errorf("%w: %w", database.ErrAgain, err)
@@ -379,7 +395,7 @@ const caseColumns = `id, code, key, severity, blocks, state, order_id, payment_i
 	opened_at, closed_at, closed_by, resolution`
 
 func saveCases(tx database.Tx, cases []*Case) error {
-	return database.InsertOr(tx, "cases", caseColumns, cases, `ON CONFLICT (key) DO UPDATE SET state = excluded.state, blocks = excluded.blocks, summary = excluded.summary,
+	return database.InsertOr(tx, "cases", caseColumns, cases, `ON CONFLICT (key) DO UPDATE SET state = excluded.state, blocks = excluded.blocks, order_id = excluded.order_id, summary = excluded.summary,
 		facts = excluded.facts, closed_at = excluded.closed_at, closed_by = excluded.closed_by, resolution = excluded.resolution`)
 }
 
@@ -390,12 +406,25 @@ func (s *sheet) saveRequests(tx database.Tx) error {
 		if err != nil {
 			return err
 		}
+		err = tx.Exec(`DELETE FROM shipment_request_lines WHERE order_id = ANY(?)`, database.Array(s.recalled)).Error
+		if err != nil { // else an order that is reopened could not ask for them again
+			return err
+		}
 	}
 	err := database.Insert(tx, "shipment_requests", `id, order_id, provider, state, attempts, not_before, rung_at, last_error, created_at`, s.requests)
 	if err != nil {
 		return err
 	}
 	return database.Insert(tx, "shipment_request_lines", `order_id, line, request_id`, s.requestLines)
+}
+
+func (s *sheet) saveGivenUp(tx database.Tx) error {
+	if len(s.givenUp) == 0 {
+		return nil
+	}
+	_, err := tx.ExecRows(`UPDATE order_items i SET given_up = true
+		FROM json_to_recordset(@rows) AS g(order_id text, line integer) WHERE i.order_id = g.order_id AND i.line = g.line`, s.givenUp)
+	return err
 }
 
 func (s *sheet) saveShipments(tx database.Tx) error {

@@ -48,8 +48,10 @@ type follow struct {
 	outgrown  []notify.Kind // queued letters to drop
 	requests  []ShipmentRequest
 	shipments []Shipment
-	recall    bool // withdraw what the provider was asked
-	fresh     bool // the order's own row is written already, as it is
+	refunds   []*Refund
+	givenUp   []int // lines
+	recall    bool  // withdraw what the provider was asked
+	fresh     bool  // the order's own row is written already, as it is
 }
 
 // Verdict is what became of an event.
@@ -103,10 +105,7 @@ func (f *File) hear(n News, d *desk) Verdict {
 // credit books the money of a payment that completes for the first time.
 func (f *File) credit(p *Payment, n News, wrongAddress bool, d *desk) (reason string) {
 	funded := f.funded()
-	p.Amount, p.Currency, p.CompletedAt = n.Amount, &n.Currency, &d.now
-	if n.TxHash != "" {
-		p.TxHash = &n.TxHash
-	}
+	p.learnMoney(n, d.now)
 	facts := map[string]string{"expected": Amount(f.Total), "expected_currency": f.Currency, "received": Amount(n.Amount.Decimal), "received_currency": n.Currency}
 	about := matter{about: p.ID, payment: p.ID, inbox: &n.InboxID, facts: facts}
 	other, taken := d.claims[claim(n.TxHash)]
@@ -119,7 +118,7 @@ func (f *File) credit(p *Payment, n News, wrongAddress bool, d *desk) (reason st
 		p.Counted = CountedUnmatched
 		about.code = WrongCurrency
 		about.summary = fmt.Sprintf("Payment %s brought %s %s, the order costs %s %s.", p.ID, Amount(n.Amount.Decimal), n.Currency, Amount(f.Total), f.Currency)
-	case wrongAddress:
+	case wrongAddress && !f.decided(WrongAddress, p.ID):
 		p.Counted = CountedUnmatched // raiseWrongAddress has opened the case
 	default:
 		p.Counted = CountedMatched
@@ -169,15 +168,35 @@ func (f *File) creditAgain(p *Payment, n News, d *desk) Verdict {
 
 // payment returns the payment n speaks of, new if this is the first news of it.
 func (f *File) payment(n News, d *desk) *Payment {
-	for _, p := range f.Payments {
-		if p.ID == n.PaymentID {
-			return p
-		}
+	if p := f.paymentOf(n.PaymentID); p != nil {
+		return p
 	}
 	p := &Payment{ID: n.PaymentID, OrderID: f.ID, Counted: CountedNo, FirstSeenAt: d.now}
 	f.Payments = append(f.Payments, p)
 	d.links[p.ID] = f.ID
 	return p
+}
+
+// paymentOf returns the payment with this id, nil when the order has none.
+func (f *File) paymentOf(id string) *Payment {
+	for _, p := range f.Payments {
+		if p.ID == id {
+			return p
+		}
+	}
+	return nil
+}
+
+// decided reports whether a person has closed the case about a payment.
+func (f *File) decided(code Code, payment string) bool {
+	c := f.Cases[matter{code: code, about: payment}.key()]
+	return c != nil && !c.open() && *c.ClosedBy != itself
+}
+
+// attached reports whether a person linked the payment to this order.
+func (f *File) attached(payment string) bool {
+	p := f.paymentOf(payment)
+	return p != nil && p.AttachedBy != nil
 }
 
 // showWhereToPay keeps the address of the newest open payment and, the first
@@ -202,8 +221,10 @@ type change struct {
 
 // settle derives all that follows from the facts and notes it: money, status,
 // stock, letters, cases, shipment, timeline.
-func (f *File) settle(c change, d *desk) {
-	was := f.Status
+func (f *File) settle(c change, d *desk) { f.settleFrom(f.Status, c, d) }
+
+// settleFrom is settle for a change that has begun to move the order's status.
+func (f *File) settleFrom(was Status, c change, d *desk) {
 	f.addUp()
 	f.extend()
 	f.become(f.derive(d.now), c, d)
@@ -235,7 +256,7 @@ func (f *File) addUp() {
 		if p.Counted != CountedMatched {
 			continue
 		}
-		f.Got = f.Got.Add(p.Amount.Decimal)
+		f.Got = f.Got.Add(p.left())
 		if shown == nil || p.before(shown) < 0 {
 			shown = p
 		}
@@ -256,16 +277,28 @@ func (f *File) extend() {
 	}
 }
 
-// funded reports whether what was got covers the total. Nothing never does,
-// however small the order and large the tolerance.
+// owed is what the order costs now: what a person accepted as full payment,
+// else its total less the lines that were given up.
+func (o *Order) owed() decimal.Decimal {
+	if o.Accepted.Valid {
+		return o.Accepted.Decimal
+	}
+	return o.Total.Sub(o.GivenUp)
+}
+
+// funded reports whether what was got covers what is owed. Nothing never does,
+// however small the order and large the tolerance, unless a person said so.
 func (f *File) funded() bool {
-	return f.Got.IsPositive() && f.Got.GreaterThanOrEqual(f.Total.Sub(f.terms.Tolerance))
+	if f.Accepted.Valid {
+		return f.Got.GreaterThanOrEqual(f.Accepted.Decimal)
+	}
+	return f.Got.IsPositive() && f.Got.GreaterThanOrEqual(f.owed().Sub(f.terms.Tolerance))
 }
 
 // derive says where the order stands, by the first line that fits.
 func (f *File) derive(now time.Time) Status {
 	stands := func(s ...Standing) bool {
-		return slices.ContainsFunc(f.Payments, func(p *Payment) bool { return slices.Contains(s, p.stands()) })
+		return slices.ContainsFunc(f.Payments, func(p *Payment) bool { return !p.Outlived && slices.Contains(s, p.stands()) })
 	}
 	late := !now.Before(f.Deadline)
 	switch {

@@ -40,6 +40,9 @@ func (f *File) become(s Status, c change, d *desk) {
 	case Cancelled:
 		f.CancelledAt = &d.now
 		f.recall = true
+		for i := range f.Items {
+			f.Items[i].RequestID = nil
+		}
 		f.outgrow(notify.OrderReceived, notify.PaymentFailed, notify.PaymentConfirmed, notify.OrderExpired, notify.GoodsGone)
 		f.write(notify.OrderCancelled, "", d, c.note)
 	case Fulfilled:
@@ -86,9 +89,11 @@ func (f *File) moveStock(s Status, cause string, d *desk) bool {
 }
 
 func (f *File) lines() []inventory.Line {
-	lines := make([]inventory.Line, len(f.Items))
-	for i, it := range f.Items {
-		lines[i] = inventory.Line{SKU: it.SKU, Quantity: it.Quantity}
+	lines := make([]inventory.Line, 0, len(f.Items))
+	for _, it := range f.Items {
+		if !it.GivenUp {
+			lines = append(lines, inventory.Line{SKU: it.SKU, Quantity: it.Quantity})
+		}
 	}
 	return lines
 }
@@ -97,15 +102,15 @@ func (f *File) lines() []inventory.Line {
 // whose reason has gone. Cases that an event itself is the reason for are
 // raised where it is heard.
 func (f *File) review(d *desk) {
-	money := map[string]string{"expected": Amount(f.Total), "received": Amount(f.Got), "currency": f.Currency}
+	money := map[string]string{"expected": Amount(f.owed()), "received": Amount(f.Got), "currency": f.Currency}
 	f.keep(f.Got.IsPositive() && !f.funded() && f.Status.unpaid(), matter{
 		code: UnderpaidCase, about: f.ID, facts: money,
-		summary: fmt.Sprintf("%s of %s %s received; the rest is missing.", Amount(f.Got), Amount(f.Total), f.Currency),
+		summary: fmt.Sprintf("%s of %s %s received; the rest is missing.", Amount(f.Got), Amount(f.owed()), f.Currency),
 	}, d.now)
-	excess := f.Got.Sub(f.Total).Sub(f.duplicates())
+	excess := f.Got.Sub(f.owed()).Sub(f.duplicates())
 	f.keep(f.Status.takesMoney() && excess.IsPositive(), matter{
 		code: OverpaidCase, about: f.ID, facts: money,
-		summary: fmt.Sprintf("%s of %s %s received; %s is due back.", Amount(f.Got), Amount(f.Total), f.Currency, Amount(excess)),
+		summary: fmt.Sprintf("%s of %s %s received; %s is due back.", Amount(f.Got), Amount(f.owed()), f.Currency, Amount(excess)),
 	}, d.now)
 	f.keep(f.Status == Cancelled && f.Got.IsPositive(), matter{
 		code: CancelledPaid, about: f.ID, facts: money,
@@ -129,12 +134,12 @@ func (f *File) review(d *desk) {
 // also when the shop becomes less tolerant.
 func (s Status) unpaid() bool { return s == Pending || s == PaymentFailed || s == Expired }
 
-// duplicates is the money of payments that completed on a funded order.
+// duplicates is the money left of payments that completed on a funded order.
 func (f *File) duplicates() decimal.Decimal {
 	total := decimal.Zero
 	for _, p := range f.Payments {
 		if f.Cases[matter{code: DuplicatePayment, about: p.ID}.key()] != nil && p.Counted == CountedMatched {
-			total = total.Add(p.Amount.Decimal)
+			total = total.Add(p.left())
 		}
 	}
 	return total
@@ -153,8 +158,9 @@ func (f *File) keep(reason bool, m matter, now time.Time) {
 	}
 }
 
-// raise opens a case, once per matter. One that a person has closed stays
-// closed; one that settled itself opens again.
+// raise opens a case, once per matter. One that settled itself opens again;
+// one that a person has closed stays closed, unless what was decided had taken
+// the reason away and there is a new one.
 func (f *File) raise(m matter, now time.Time) {
 	c := f.Cases[m.key()]
 	switch {
@@ -165,7 +171,7 @@ func (f *File) raise(m matter, now time.Time) {
 			return
 		}
 		c.Summary, c.Facts = m.summary, m.facts
-	case *c.ClosedBy == itself:
+	case *c.ClosedBy == itself || Rules[c.Code].Returns:
 		c.State, c.ClosedAt, c.ClosedBy, c.Resolution = caseOpen, nil, nil, nil
 		c.Summary, c.Facts = m.summary, m.facts
 	default:
@@ -213,6 +219,9 @@ func (f *File) held() bool {
 
 func (it Item) shipped() bool { return it.ShipmentID != nil }
 
+// done reports whether nothing is left to do about the line.
+func (it Item) done() bool { return it.shipped() || it.GivenUp }
+
 // requestShipment asks the provider for the lines of a paid order that nothing
 // holds, each line once.
 func (f *File) requestShipment(d *desk) {
@@ -225,7 +234,7 @@ func (f *File) requestShipment(d *desk) {
 	}
 	asked := false
 	for i := range f.Items {
-		if it := &f.Items[i]; it.RequestID == nil && !it.shipped() {
+		if it := &f.Items[i]; it.RequestID == nil && !it.done() {
 			it.RequestID, asked = &r.ID, true
 		}
 	}
@@ -239,12 +248,15 @@ func (f *File) requestShipment(d *desk) {
 func (f *File) describe() {
 	applied := decimal.Zero
 	if f.Status.takesMoney() {
-		applied = decimal.Min(f.Got, f.Total)
+		applied = decimal.Min(f.Got, f.owed())
 	}
 	f.RefundDue = f.Got.Sub(applied)
 	paid := f.Status == Paid || f.Status == Fulfilled
+	wentBack := slices.ContainsFunc(f.Payments, func(p *Payment) bool { return p.Counted == CountedMatched && p.Refunded.IsPositive() })
 	pending := slices.ContainsFunc(f.Payments, func(p *Payment) bool { return p.stands() == StandsPending })
 	switch {
+	case wentBack && f.Got.IsZero():
+		f.PaymentStatus = Refunded
 	case paid && f.RefundDue.IsPositive():
 		f.PaymentStatus = Overpaid
 	case f.RefundDue.IsPositive():
@@ -258,14 +270,17 @@ func (f *File) describe() {
 	default:
 		f.PaymentStatus = Unpaid
 	}
-	shipped := 0
+	shipped, done := 0, 0
 	for _, it := range f.Items {
 		if it.shipped() {
 			shipped++
 		}
+		if it.done() {
+			done++
+		}
 	}
 	switch {
-	case shipped == len(f.Items):
+	case shipped > 0 && done == len(f.Items):
 		f.FulfillmentStatus = AllShipped
 	case shipped > 0:
 		f.FulfillmentStatus = Partial
@@ -289,15 +304,18 @@ func (f *File) outgrow(kinds ...notify.Kind) {
 func (f *File) write(kind notify.Kind, about string, d *desk, reason ...string) {
 	due := f.Got
 	if f.Status.takesMoney() {
-		due = decimal.Max(f.Got.Sub(f.Total), decimal.Zero)
+		due = decimal.Max(f.Got.Sub(f.owed()), decimal.Zero)
 	}
 	deadline := f.Deadline
+	if about == "" && f.Reopenings > 0 { // the customer is told anew
+		about = fmt.Sprintf("reopening %d", f.Reopenings)
+	}
 	facts := notify.Facts{
-		OrderID: f.ID, CustomerName: f.CustomerName, Currency: f.Currency, Total: Amount(f.Total), Got: some(f.Got),
+		OrderID: f.ID, CustomerName: f.CustomerName, Currency: f.Currency, Total: Amount(f.Total.Sub(f.GivenUp)), Got: some(f.Got),
 		RefundDue: some(due), PayBy: &deadline, StatusURL: f.terms.PublicURL + "/o/" + f.StatusToken,
 	}
 	if f.Got.IsPositive() {
-		facts.Missing = some(f.Total.Sub(f.Got))
+		facts.Missing = some(f.owed().Sub(f.Got))
 	}
 	if f.PayAddress != nil {
 		facts.PayAddress = *f.PayAddress
@@ -312,6 +330,9 @@ func (f *File) write(kind notify.Kind, about string, d *desk, reason ...string) 
 		facts.Reason = reason[0]
 	}
 	for _, it := range f.Items {
+		if it.GivenUp {
+			continue
+		}
 		facts.Items = append(facts.Items, notify.Line{Name: it.Name, Quantity: it.Quantity, Price: Amount(it.UnitPrice.Mul(decimal.NewFromInt(it.Quantity)))})
 	}
 	f.letters = append(f.letters, notify.Letter{OrderID: f.ID, Kind: kind, About: about, Address: f.CustomerEmail, Facts: facts, NotBefore: d.now})

@@ -209,19 +209,21 @@ func (s *shop) balance() {
 			HAVING p.on_hand <> coalesce(sum(m.on_hand_delta), 0) OR p.reserved <> coalesce(sum(m.reserved_delta), 0)`,
 		"no stock is negative, none is promised twice": `SELECT sku FROM products WHERE NOT (0 <= reserved AND reserved <= on_hand)`,
 		"what is reserved is reserved by orders": `SELECT p.sku FROM products p LEFT JOIN (SELECT i.sku, sum(i.quantity) AS n
-			FROM order_items i JOIN orders o ON o.id = i.order_id WHERE o.stock = 'reserved' GROUP BY i.sku) r USING (sku)
+			FROM order_items i JOIN orders o ON o.id = i.order_id WHERE o.stock = 'reserved' AND NOT i.given_up GROUP BY i.sku) r USING (sku)
 			WHERE p.reserved <> coalesce(r.n, 0)`,
-		"an order holds what its ledger says": `SELECT o.id || '/' || i.sku FROM orders o JOIN (SELECT order_id, sku, sum(quantity) AS n FROM order_items GROUP BY 1, 2) i ON i.order_id = o.id
+		"an order holds what its ledger says": `SELECT o.id || '/' || i.sku FROM orders o JOIN (SELECT order_id, sku, coalesce(sum(quantity) FILTER (WHERE NOT given_up), 0) AS n FROM order_items GROUP BY 1, 2) i ON i.order_id = o.id
 			LEFT JOIN (SELECT order_id, sku, sum(on_hand_delta) AS h, sum(reserved_delta) AS r FROM stock_movements GROUP BY 1, 2) m ON m.order_id = o.id AND m.sku = i.sku
 			WHERE (coalesce(m.h, 0), coalesce(m.r, 0)) <> (CASE o.stock WHEN 'committed' THEN -i.n ELSE 0 END, CASE o.stock WHEN 'reserved' THEN i.n ELSE 0 END)`,
-		"what was got is what matched payments brought": `SELECT id FROM orders o WHERE got <> (SELECT coalesce(sum(amount), 0) FROM payments p
+		"what was got is what matched payments brought": `SELECT id FROM orders o WHERE got <> (SELECT coalesce(sum(amount - refunded - kept), 0) FROM payments p
 			WHERE p.order_id = o.id AND p.counted = 'matched')`,
 		"got is applied plus refund due": `SELECT id FROM orders WHERE got <> refund_due +
-			CASE WHEN status IN ('expired','cancelled') THEN 0 ELSE least(got, total) END`,
+			CASE WHEN status IN ('expired','cancelled') THEN 0 ELSE least(got, coalesce(accepted, total - given_up)) END`,
+		"what goes back of a payment is what its refunds say": `SELECT id FROM payments p WHERE refunded <> (SELECT coalesce(sum(amount), 0) FROM refunds
+			WHERE payment_id = p.id AND state IN ('approved','sent','confirmed')) OR kept <> (SELECT coalesce(sum(amount), 0) FROM refunds WHERE payment_id = p.id AND state = 'waived')`,
 		"the timeline has every step once": `SELECT id FROM orders o WHERE timeline_length <> (SELECT count(*) FROM timeline t WHERE t.order_id = o.id AND t.seq <= o.timeline_length)
 			OR status <> (SELECT became FROM timeline t WHERE t.order_id = o.id AND t.seq = o.timeline_length)`,
 		"a paid order that nothing holds is asked for": `SELECT o.id FROM orders o JOIN order_items i ON i.order_id = o.id
-			WHERE o.status = 'paid' AND o.stock = 'committed' AND NOT EXISTS (SELECT 1 FROM cases c WHERE c.order_id = o.id AND c.state = 'open' AND c.blocks)
+			WHERE o.status = 'paid' AND o.stock = 'committed' AND NOT i.given_up AND NOT EXISTS (SELECT 1 FROM cases c WHERE c.order_id = o.id AND c.state = 'open' AND c.blocks)
 			AND NOT EXISTS (SELECT 1 FROM shipment_request_lines l WHERE (l.order_id, l.line) = (i.order_id, i.line))`,
 	} {
 		var broken []string
@@ -232,6 +234,20 @@ func (s *shop) balance() {
 			s.Errorf("broken: %s: %v", rule, broken)
 		}
 	}
+	for _, m := range s.account() {
+		if !m.Balanced() {
+			s.Errorf("the money does not add up: %+v", m)
+		}
+	}
+}
+
+func (s *shop) account() (rows []Money) {
+	s.Helper()
+	s.must(func(tx database.Tx) (err error) {
+		rows, err = Account(tx, time.Time{}, time.Time{})
+		return err
+	})
+	return rows
 }
 
 // both runs two functions at the same moment and waits for them.

@@ -14,32 +14,35 @@ import (
 
 // Order is a row of orders. Amounts are exact, in Currency.
 type Order struct {
-	ID                string            `json:"id"` // the shop's own, PayQI's metadata.order_id
-	Status            Status            `json:"status"`
-	PaymentStatus     PaymentStatus     `json:"payment_status"`
-	FulfillmentStatus FulfillmentStatus `json:"fulfillment_status"`
-	Currency          string            `json:"currency"`
-	Total             decimal.Decimal   `json:"total"`
-	Got               decimal.Decimal   `json:"got"`        // completed, matched payments
-	RefundDue         decimal.Decimal   `json:"refund_due"` // of Got, what no goods stand against
-	PaymentID         *string           `json:"payment_id"` // of the completed ones the lowest by (created, id)
-	TxHash            *string           `json:"tx_hash"`
-	PayAddress        *string           `json:"pay_address"` // where to pay, from the newest open payment
-	DestinationTag    *int64            `json:"destination_tag"`
-	CustomerEmail     string            `json:"customer_email"`
-	CustomerName      string            `json:"customer_name"`
-	Metadata          map[string]any    `json:"metadata" gorm:"serializer:json"`
-	StatusToken       string            `json:"status_token"` // of the customer's link
-	Stock             StockState        `json:"stock"`
-	Reservation       int               `json:"reservation"` // number of the latest, from 1
-	TimelineLength    int               `json:"timeline_length"`
-	Deadline          time.Time         `json:"deadline"` // when an unpaid order gives its stock back
-	Grace             bool              `json:"grace"`    // Deadline includes the one grace
-	CreatedAt         time.Time         `json:"created_at"`
-	UpdatedAt         time.Time         `json:"updated_at"`
-	PaidAt            *time.Time        `json:"paid_at"`
-	FulfilledAt       *time.Time        `json:"fulfilled_at"`
-	CancelledAt       *time.Time        `json:"cancelled_at"`
+	ID                string              `json:"id"` // the shop's own, PayQI's metadata.order_id
+	Status            Status              `json:"status"`
+	PaymentStatus     PaymentStatus       `json:"payment_status"`
+	FulfillmentStatus FulfillmentStatus   `json:"fulfillment_status"`
+	Currency          string              `json:"currency"`
+	Total             decimal.Decimal     `json:"total"`
+	Accepted          decimal.NullDecimal `json:"accepted"`   // what a person took as full payment; invalid: nobody did
+	GivenUp           decimal.Decimal     `json:"given_up"`   // price of the lines that were not to be had
+	Got               decimal.Decimal     `json:"got"`        // completed, matched payments less what went back or was kept
+	RefundDue         decimal.Decimal     `json:"refund_due"` // of Got, what no goods stand against
+	PaymentID         *string             `json:"payment_id"` // of the completed ones the lowest by (created, id)
+	TxHash            *string             `json:"tx_hash"`
+	PayAddress        *string             `json:"pay_address"` // where to pay, from the newest open payment
+	DestinationTag    *int64              `json:"destination_tag"`
+	CustomerEmail     string              `json:"customer_email"`
+	CustomerName      string              `json:"customer_name"`
+	Metadata          map[string]any      `json:"metadata" gorm:"serializer:json"`
+	StatusToken       string              `json:"status_token"` // of the customer's link
+	Stock             StockState          `json:"stock"`
+	Reservation       int                 `json:"reservation"` // number of the latest, from 1
+	TimelineLength    int                 `json:"timeline_length"`
+	Deadline          time.Time           `json:"deadline"` // when an unpaid order gives its stock back
+	Grace             bool                `json:"grace"`    // Deadline includes the one grace
+	Reopenings        int                 `json:"reopenings"`
+	CreatedAt         time.Time           `json:"created_at"`
+	UpdatedAt         time.Time           `json:"updated_at"`
+	PaidAt            *time.Time          `json:"paid_at"`
+	FulfilledAt       *time.Time          `json:"fulfilled_at"`
+	CancelledAt       *time.Time          `json:"cancelled_at"`
 }
 
 // Item is a row of order_items, with what became of it.
@@ -50,6 +53,7 @@ type Item struct {
 	Name       string          `json:"name"` // of the product when it was ordered
 	Quantity   int64           `json:"quantity"`
 	UnitPrice  decimal.Decimal `json:"unit_price"`
+	GivenUp    bool            `json:"given_up"`    // the goods were not to be had; its price is due back
 	RequestID  *uuid.UUID      `json:"-" gorm:"->"` // set once the provider was asked to ship it
 	ShipmentID *uuid.UUID      `json:"-" gorm:"->"` // set once it has shipped
 }

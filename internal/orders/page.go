@@ -58,7 +58,7 @@ func (v *View) forCustomer() statusView {
 		Total: v.Total, AmountPaid: v.AmountPaid, ExpiresAt: v.ExpiresAt, OnHold: v.FulfillmentStatus == OnHold, Items: v.Items, Shipments: v.Shipments,
 	}
 	if v.Status == Pending || v.Status == PaymentFailed {
-		s.Missing = &web.Money{Decimal: v.Total.Sub(v.AmountPaid.Decimal)}
+		s.Missing = &web.Money{Decimal: v.AmountDue.Sub(v.AmountPaid.Decimal)}
 		s.PayAddress, s.DestinationTag = v.PayAddress, v.DestinationTag
 	}
 	return s

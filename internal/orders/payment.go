@@ -65,7 +65,8 @@ const (
 // type of event, 0 when it named none, nil when no such event came.
 type Payment struct {
 	ID             string              `json:"id"`
-	OrderID        string              `json:"order_id"`
+	OrderID        string              `json:"order_id"`    // empty: a person decided that it belongs to none
+	AttachedBy     *string             `json:"attached_by"` // who linked it, whatever order its events name; nil: PayQI did
 	CreatedSeen    *int64              `json:"created_seen"`
 	PendingSeen    *int64              `json:"pending_seen"`
 	FailedSeen     *int64              `json:"failed_seen"`
@@ -77,6 +78,9 @@ type Payment struct {
 	PayAddress     *string             `json:"pay_address"` // PayAddress and DestinationTag as first told
 	DestinationTag *int64              `json:"destination_tag"`
 	Counted        Counted             `json:"counted"`
+	Refunded       decimal.Decimal     `json:"refunded"` // of Amount, what goes or went back
+	Kept           decimal.Decimal     `json:"kept"`     // of Amount, what a person decided to keep
+	Outlived       bool                `json:"outlived"` // it had failed or expired when the order was reopened
 	FirstSeenAt    time.Time           `json:"first_seen_at"`
 	CompletedAt    *time.Time          `json:"completed_at"` // when we learnt of it
 }
@@ -109,6 +113,25 @@ func (p *Payment) stands() Standing {
 	}
 	return StandsNowhere
 }
+
+// learnMoney keeps what the first completed event says.
+func (p *Payment) learnMoney(n News, now time.Time) {
+	p.Amount, p.Currency, p.CompletedAt = n.Amount, &n.Currency, &now
+	if n.TxHash != "" {
+		p.TxHash = &n.TxHash
+	}
+}
+
+// complete books a payment that completes, by a person's decision, without
+// its event being applied.
+func (p *Payment) complete(n News, counted Counted, now time.Time) {
+	p.learnMoney(n, now)
+	p.Counted = counted
+	p.hear(n.Type, n.Created)
+}
+
+// left is what of a payment's money was neither sent back nor kept.
+func (p *Payment) left() decimal.Decimal { return p.Amount.Decimal.Sub(p.Refunded).Sub(p.Kept) }
 
 // hear notes that an event of this type came, with the newest created.
 func (p *Payment) hear(t EventType, created int64) {

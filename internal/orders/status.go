@@ -30,8 +30,9 @@ const (
 // PaymentStatus is how the order stands with money.
 type PaymentStatus string
 
-// The payment statuses; the first that fits is shown. Refunded comes with refunds.
+// The payment statuses; the first that fits is shown.
 const (
+	Refunded             PaymentStatus = "refunded"   // all that came went back, or is decided to
 	Overpaid             PaymentStatus = "overpaid"   // paid, with refund due
 	RefundDue            PaymentStatus = "refund_due" // money for an order that takes none
 	PaidUp               PaymentStatus = "paid"

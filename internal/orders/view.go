@@ -19,8 +19,9 @@ type View struct {
 	FulfillmentStatus FulfillmentStatus `json:"fulfillment_status" enum:"none,on_hold,queued,partial,fulfilled,delivered,returned"`
 	Currency          string            `json:"currency" example:"XRP"`
 	Total             web.Money         `json:"total"`
-	AmountPaid        web.Money         `json:"amount_paid" doc:"What completed payments brought"`
-	RefundDue         web.Money         `json:"refund_due" doc:"Of amount_paid, what no goods stand against"`
+	AmountDue         web.Money         `json:"amount_due" doc:"What the order costs now: its total, less lines given up, or what a person accepted as full payment"`
+	AmountPaid        web.Money         `json:"amount_paid" doc:"What completed payments brought, less what was refunded or kept"`
+	RefundDue         web.Money         `json:"refund_due" doc:"Of amount_paid, what no goods stand against and nobody has decided about"`
 	PaymentID         *string           `json:"payment_id"`
 	TxHash            *string           `json:"tx_hash"`
 	PayAddress        *string           `json:"pay_address" doc:"Where the customer pays, once PayQI has said so"`
@@ -29,6 +30,7 @@ type View struct {
 	Items             []ItemView        `json:"items"`
 	Payments          []PaymentView     `json:"payments"`
 	Shipments         []ShipmentView    `json:"shipments"`
+	Refunds           []RefundView      `json:"refunds" doc:"What goes back or was decided to stay"`
 	Holds             []HoldView        `json:"holds" doc:"Why a paid order does not ship"`
 	Metadata          map[string]any    `json:"metadata"`
 	StatusURL         string            `json:"status_url" doc:"The customer's page; whoever has the link sees it"`
@@ -54,6 +56,7 @@ type ItemView struct {
 	Quantity  int64     `json:"quantity"`
 	UnitPrice web.Money `json:"unit_price"`
 	Shipped   bool      `json:"shipped"`
+	GivenUp   bool      `json:"given_up" doc:"The goods were not to be had; the price is due back"`
 }
 
 // PaymentView is one of PayQI's payments for an order.
@@ -64,6 +67,8 @@ type PaymentView struct {
 	Currency    *string    `json:"currency"`
 	TxHash      *string    `json:"tx_hash"`
 	Counted     Counted    `json:"counted" enum:"no,matched,unmatched,reused" doc:"Whether its money counts towards the order"`
+	Refunded    web.Money  `json:"refunded" doc:"Of amount, what goes or went back"`
+	Kept        web.Money  `json:"kept" doc:"Of amount, what a person decided to keep"`
 	CompletedAt *time.Time `json:"completed_at"`
 }
 
@@ -91,10 +96,10 @@ var standingNames = map[Standing]string{
 func (b *Book) view(o Order) View {
 	v := View{
 		ID: o.ID, Status: o.Status, PaymentStatus: o.PaymentStatus, FulfillmentStatus: o.FulfillmentStatus, Currency: o.Currency,
-		Total: web.Money{Decimal: o.Total}, AmountPaid: web.Money{Decimal: o.Got}, RefundDue: web.Money{Decimal: o.RefundDue},
+		Total: web.Money{Decimal: o.Total}, AmountDue: web.Money{Decimal: o.owed()}, AmountPaid: web.Money{Decimal: o.Got}, RefundDue: web.Money{Decimal: o.RefundDue},
 		PaymentID: o.PaymentID, TxHash: o.TxHash, PayAddress: o.PayAddress,
 		Customer: CustomerView{Email: o.CustomerEmail, Name: o.CustomerName},
-		Items:    []ItemView{}, Payments: []PaymentView{}, Shipments: []ShipmentView{}, Holds: []HoldView{},
+		Items:    []ItemView{}, Payments: []PaymentView{}, Shipments: []ShipmentView{}, Refunds: []RefundView{}, Holds: []HoldView{},
 		Metadata: o.Metadata, StatusURL: b.statusURL(&o), CreatedAt: o.CreatedAt.UTC(), UpdatedAt: o.UpdatedAt.UTC(), ExpiresAt: o.Deadline.UTC(),
 		PaidAt: utc(o.PaidAt), FulfilledAt: utc(o.FulfilledAt), CancelledAt: utc(o.CancelledAt),
 	}
@@ -128,7 +133,7 @@ func (b *Book) views(ctx context.Context, rows []Order) ([]View, error) {
 	if len(ids) == 0 {
 		return vs, nil
 	}
-	for _, add := range []func(context.Context, []string, map[string]*View) error{b.addItems, b.addPayments, b.addShipments, b.addHolds} {
+	for _, add := range []func(context.Context, []string, map[string]*View) error{b.addItems, b.addPayments, b.addShipments, b.addRefunds, b.addHolds} {
 		if err := add(ctx, ids, at); err != nil {
 			return nil, database.Classify(err)
 		}
@@ -146,7 +151,7 @@ func (b *Book) addItems(ctx context.Context, ids []string, at map[string]*View) 
 	for _, it := range items {
 		v := at[it.OrderID]
 		v.Items = append(v.Items, ItemView{
-			Line: it.Line, SKU: it.SKU, Name: it.Name, Quantity: it.Quantity, UnitPrice: web.Money{Decimal: it.UnitPrice}, Shipped: it.shipped(),
+			Line: it.Line, SKU: it.SKU, Name: it.Name, Quantity: it.Quantity, UnitPrice: web.Money{Decimal: it.UnitPrice}, Shipped: it.shipped(), GivenUp: it.GivenUp,
 		})
 	}
 	return nil
@@ -162,6 +167,7 @@ func (b *Book) addPayments(ctx context.Context, ids []string, at map[string]*Vie
 		v := at[p.OrderID]
 		pv := PaymentView{
 			ID: p.ID, State: standingNames[p.stands()], Currency: p.Currency, TxHash: p.TxHash, Counted: p.Counted, CompletedAt: utc(p.CompletedAt),
+			Refunded: web.Money{Decimal: p.Refunded}, Kept: web.Money{Decimal: p.Kept},
 		}
 		if p.Amount.Valid {
 			pv.Amount = &web.Money{Decimal: p.Amount.Decimal}
@@ -188,6 +194,19 @@ func (b *Book) addShipments(ctx context.Context, ids []string, at map[string]*Vi
 		}
 		last := &v.Shipments[len(v.Shipments)-1]
 		last.Lines = append(last.Lines, r.Line)
+	}
+	return nil
+}
+
+func (b *Book) addRefunds(ctx context.Context, ids []string, at map[string]*View) error {
+	var rows []Refund
+	err := b.db.Read(ctx).Raw(`SELECT * FROM refunds WHERE order_id = ANY(?) ORDER BY id`, database.Array(ids)).Scan(&rows).Error
+	if err != nil {
+		return fmt.Errorf("refunds of orders: %w", err)
+	}
+	for _, r := range rows {
+		v := at[*r.OrderID]
+		v.Refunds = append(v.Refunds, viewOfRefund(r))
 	}
 	return nil
 }

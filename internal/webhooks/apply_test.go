@@ -55,7 +55,7 @@ func (s *shop) sound() {
 	is(s.t, "products that differ from their ledger", one[int](s, `SELECT count(*) FROM products p WHERE (on_hand, reserved) <>
 		(SELECT sum(on_hand_delta), sum(reserved_delta) FROM stock_movements m WHERE m.sku = p.sku)`), 0)
 	is(s.t, "orders that differ from their payments", one[int](s, `SELECT count(*) FROM orders o WHERE got <>
-		(SELECT COALESCE(sum(amount), 0) FROM payments p WHERE p.order_id = o.id AND counted = 'matched')`), 0)
+		(SELECT COALESCE(sum(amount - refunded - kept), 0) FROM payments p WHERE p.order_id = o.id AND counted = 'matched')`), 0)
 	is(s.t, "events neither settled nor open", one[int](s, `SELECT count(*) FROM inbox i LEFT JOIN inbox_open o ON o.inbox_id = i.id WHERE (i.outcome IS NULL) = (o.inbox_id IS NULL)`), 0)
 }
 

@@ -50,7 +50,7 @@ func NewInbox(intake, db *database.DB, bell queue.Bell, book *orders.Book, o Opt
 		o.Writers = 2
 	}
 	in := &Inbox{intake: intake, db: db, bell: bell, book: book, opts: o}
-	book.Opened = in.wakeAfter
+	book.Opened, book.Events = in.wakeAfter, in
 	return in
 }
 

@@ -168,15 +168,18 @@ func fail(ds []*delivery, err error) {
 func (in *Inbox) insert(ctx context.Context, rows []*delivery) (known []*delivery, err error) {
 	c := columnsOf(rows)
 	keys, err := database.Column[string](ctx, in.intake, `WITH new AS (
-		INSERT INTO inbox (id, key, event_id, type, payment_id, order_ref, body, digest, meaning, secret_label, received_at, last_seen_at)
-		SELECT id, key, NULLIF(event_id, ''), NULLIF(type, ''), NULLIF(payment_id, ''), NULLIF(order_ref, ''), body, digest, meaning, label, now(), now()
-		FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::bytea[], $9::bytea[], $10::text[])
-			AS u(id, key, event_id, type, payment_id, order_ref, body, digest, meaning, label)
+		INSERT INTO inbox (id, key, event_id, type, payment_id, order_ref, body, digest, meaning, secret_label, amount, currency, tx_hash, received_at, last_seen_at)
+		SELECT id, key, NULLIF(event_id, ''), NULLIF(type, ''), NULLIF(payment_id, ''), NULLIF(order_ref, ''), body, digest, meaning, label,
+			NULLIF(amount, '')::numeric, NULLIF(currency, ''), NULLIF(tx_hash, ''), now(), now()
+		FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::bytea[], $9::bytea[], $10::text[],
+			$11::text[], $12::text[], $13::text[])
+			AS u(id, key, event_id, type, payment_id, order_ref, body, digest, meaning, label, amount, currency, tx_hash)
 		ON CONFLICT (key) DO NOTHING RETURNING id, key
 	), open AS (
 		INSERT INTO inbox_open (inbox_id, state, not_before, rung_at) SELECT id, 'received', now(), now() FROM new
 	) SELECT key FROM new`,
-		c.ids, c.keys, c.eventIDs, c.types, c.payments, c.orders, c.bodies, c.digests, c.meanings, c.labels)
+		c.ids, c.keys, c.eventIDs, c.types, c.payments, c.orders, c.bodies, c.digests, c.meanings, c.labels,
+		c.amounts, c.currencies, c.hashes)
 	if err != nil {
 		return nil, err
 	}
@@ -200,6 +203,7 @@ func (in *Inbox) insert(ctx context.Context, rows []*delivery) (known []*deliver
 type columns struct {
 	ids                                             []uuid.UUID
 	keys, eventIDs, types, payments, orders, labels []string
+	amounts, currencies, hashes                     []string // of completed events, else empty
 	bodies, digests, meanings                       [][]byte
 }
 
@@ -217,8 +221,19 @@ func columnsOf(rows []*delivery) *columns {
 		c.digests = append(c.digests, d.Digest[:])
 		c.meanings = append(c.meanings, d.Meaning)
 		c.labels = append(c.labels, d.label)
+		amount, currency, hash := d.money()
+		c.amounts, c.currencies, c.hashes = append(c.amounts, amount), append(c.currencies, currency), append(c.hashes, hash)
 	}
 	return c
+}
+
+// money is what a readable completed event says was paid, empty for others.
+// The report counts it until the event is in the books.
+func (e *Event) money() (amount, currency, txHash string) {
+	if e.Unreadable != "" || !e.Amount.Valid || e.Test() || e.Type != string(orders.PaymentCompletedEvent) {
+		return "", "", ""
+	}
+	return e.Amount.Decimal.String(), e.Currency, e.TxHash
 }
 
 func (in *Inbox) ring(ids []uuid.UUID) {
@@ -350,6 +365,9 @@ type inboxRow struct {
 	Meaning     *string    `json:"meaning"`
 	Contradicts *uuid.UUID `json:"contradicts"`
 	SecretLabel string     `json:"secret_label"`
+	Amount      *string    `json:"amount"`
+	Currency    *string    `json:"currency"`
+	TxHash      *string    `json:"tx_hash"`
 	ReceivedAt  time.Time  `json:"received_at"`
 	Deliveries  int        `json:"deliveries"`
 	LastSeenAt  time.Time  `json:"last_seen_at"`
@@ -447,6 +465,8 @@ func (c *comparison) insert(d *delivery, key string, contradicts *uuid.UUID, sta
 		m := byteaOf(d.Meaning)
 		row.Meaning = &m
 	}
+	amount, currency, hash := d.money()
+	row.Amount, row.Currency, row.TxHash = some(amount), some(currency), some(hash)
 	c.inserts = append(c.inserts, row)
 	c.opens = append(c.opens, openRow{InboxID: row.ID, State: state, NotBefore: c.tx.Now, RungAt: c.tx.Now, Reason: d.stale})
 	return row.ID
@@ -508,7 +528,7 @@ func (c *comparison) saveInserts() error {
 		return nil
 	}
 	n, err := database.InsertCount(c.tx, "inbox",
-		`id, key, event_id, type, payment_id, order_ref, body, digest, meaning, contradicts, secret_label, received_at, deliveries, last_seen_at`,
+		`id, key, event_id, type, payment_id, order_ref, body, digest, meaning, contradicts, secret_label, amount, currency, tx_hash, received_at, deliveries, last_seen_at`,
 		c.inserts, `ON CONFLICT (key) DO NOTHING`)
 	if err != nil {
 		return fmt.Errorf("keep events: %w", err)
