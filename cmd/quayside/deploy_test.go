@@ -200,3 +200,22 @@ func TestSystemdUnits(t *testing.T) {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 	}
 }
+
+// After a newer version has migrated, old processes say that they are not
+// ready and store and apply events all the same (docs/operating.md, "Upgrades").
+func TestOldProcessesWorkOn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.serve()
+	w.work()
+	w.stock("mug", 10)
+	o := w.open("during-the-upgrade", "mug")
+	if _, err := w.db.Exec(t.Context(), `INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true)`); err != nil {
+		t.Fatal(err)
+	}
+	if r := w.ask("GET", "/readyz", ""); r.status != 503 || !strings.Contains(r.body, "newer than") {
+		t.Errorf("readyz: %d %s", r.status, r.body)
+	}
+	w.tell("payment.completed", o)
+	w.stands(o.ID, "paid/paid/queued")
+}
