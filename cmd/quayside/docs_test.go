@@ -27,7 +27,7 @@ import (
 // fenced block says what it is:
 //
 //	sh            commands, run in order with bash in an empty folder of the document's own
-//	text, json    right behind sh: what it prints, where … stands for anything
+//	text, json    the next block after sh: what it prints, where … stands for anything
 //	env           settings, as in configs/example.env
 //	others        need a mark
 //
@@ -90,7 +90,7 @@ var (
 // parse finds the blocks and returns what is wrong with the form.
 func (d *document) parse() (wrong []string) {
 	var prose strings.Builder
-	var open, last *block // last: the block before, when nothing but blank lines came since
+	var open, last *block // last: the block before, under the same heading
 	var mark []string
 	for i, line := range strings.Split(d.text, "\n") {
 		f := fence.FindStringSubmatch(line)
@@ -109,12 +109,14 @@ func (d *document) parse() (wrong []string) {
 			}
 			d.blocks, mark = append(d.blocks, open), nil
 		case m != nil:
-			mark, last = m, nil
+			mark = m
 		case strings.TrimSpace(line) != "":
 			if mark != nil {
 				wrong = append(wrong, fmt.Sprintf("%s:%d: a mark with no block behind it", d.name, i+1))
 			}
-			mark, last = nil, nil
+			if mark = nil; heading.MatchString(line) {
+				last = nil
+			}
 			prose.WriteString(line)
 		}
 		prose.WriteString("\n")
@@ -211,7 +213,7 @@ func (d *document) spans() (all []place) {
 }
 
 var (
-	invocation = regexp.MustCompile(`(?m)(?:^|[\s;|&(=])(?:\./|/usr/local/bin/)?(?:quayside|go run \./cmd/quayside)((?:[ \t]+[^\s|;&>)#]+)+)`)
+	invocation = regexp.MustCompile(`(?m)(?:^|[;|&(]|\bdo|\bthen)\s*(?:\$ )?(?:[A-Z_]+=\S* )*(?:\./)?(?:quayside|go run \./cmd/quayside)((?:[ \t]+[^\s|;&>)#]+)+)`)
 	bareFlag   = regexp.MustCompile(`^--[a-z-]+`)
 )
 
@@ -269,7 +271,8 @@ func anyHasFlag(cmd *cobra.Command, arg string) bool {
 var foreign = map[string]string{
 	"PG_BIN":             "devstack: where Postgres's programs are",
 	"POSTGRES_PASSWORD":  "docker-compose.yml",
-	"EXTERNAL_ADDRESS":   "a place for the reader's own",
+	"NAME_FILE":          "a form: any secret's name with _FILE behind it",
+	"ON_ERROR_STOP":      "psql",
 	"QUAYSIDE_TEST_MAIN": "the tests",
 }
 
@@ -433,6 +436,7 @@ func TestDocsImagesAreShown(t *testing.T) {
 
 var (
 	metricName = regexp.MustCompile(`\bquayside_[a-z_]+[a-z]\b`)
+	metricMade = regexp.MustCompile(`(?:Name: +|NewDesc\()"(quayside_[a-z_]+)"`)
 	testFunc   = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark|Example)\w*)\(`)
 	goTest     = regexp.MustCompile(`^go test ((?:\./\S+ ?)+)(?: ?-run '?([^' ]+)'?)?`)
 )
@@ -443,13 +447,13 @@ func TestDocsNameEveryMetric(t *testing.T) {
 	made, named := map[string]bool{}, map[string]bool{}
 	for _, source := range goFiles(t, "cmd", "internal") {
 		if !strings.HasSuffix(source.at, "_test.go") {
-			for _, m := range regexp.MustCompile(`"(quayside_[a-z_]+)"`).FindAllStringSubmatch(source.text, -1) {
+			for _, m := range metricMade.FindAllStringSubmatch(source.text, -1) {
 				made[m[1]] = true
 			}
 		}
 	}
 	for _, d := range documents(t) {
-		for _, p := range d.code() {
+		for _, p := range d.spans() {
 			for _, name := range metricName.FindAllString(p.text, -1) {
 				base := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, "_bucket"), "_count"), "_sum")
 				if !made[name] && !made[base] {
@@ -550,7 +554,7 @@ func goFiles(t *testing.T, dirs ...string) (files []place) {
 func TestDocsMachine(t *testing.T) {
 	t.Parallel()
 	d := &document{name: "x.md", text: strings.Join([]string{
-		"Type `quayside dev`, or", "<!-- stays up -->", "```sh", "quayside dev --demo", "```", "", "```text", "ready", "```", "then", "```text", "x", "```", "<!-- soon -->", "so",
+		"Type `quayside dev`, or", "<!-- stays up -->", "```sh", "quayside dev --demo", "```", "", "```text", "ready", "```", "# Then", "```text", "x", "```", "<!-- soon -->", "so",
 	}, "\n")}
 	wrong := d.parse()
 	if len(wrong) != 1 || len(d.blocks) != 3 || d.blocks[0].shown != d.blocks[1] || d.blocks[0].mark != "stays up" || d.blocks[0].line != 4 || d.outputs()[d.blocks[2]] {
@@ -558,7 +562,7 @@ func TestDocsMachine(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"$ quayside trigger a.b --order 7 | cat": "trigger a.b --order 7", "A=b ./quayside check --config x; ls": "check --config x",
-		"go run ./cmd/quayside dev --demo": "dev --demo", "my-quayside dev": "", "quayside": "",
+		"go run ./cmd/quayside dev --demo": "dev --demo", "my-quayside dev": "", "quayside": "", "createdb quayside dev": "",
 	} {
 		m := append(invocation.FindStringSubmatch(text), "", "")
 		if got := strings.TrimSpace(m[1]); got != want {
