@@ -11,6 +11,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -243,13 +244,18 @@ func (r *reader) startMail() string {
 	return strings.TrimPrefix(m.SMTPURL, "smtp://")
 }
 
-// freePort is free now; nobody is promised that it stays so.
+// freePort is free now, and below those that the system gives to whoever
+// connects, so that it stays so.
 func (r *reader) freePort() string {
 	r.t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
-	r.must(err)
-	r.must(l.Close())
-	return l.Addr().String()
+	for {
+		addr := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000))
+		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", addr)
+		if err == nil {
+			r.must(l.Close())
+			return addr
+		}
+	}
 }
 
 // openShell starts the bash that keeps the reader's variables from block to
@@ -273,7 +279,7 @@ func (r *reader) openShell() {
 	r.t.Cleanup(func() {
 		_ = r.stdin.Close()
 		_ = syscall.Kill(-r.shell.Process.Pid, syscall.SIGKILL)
-		for range r.answers { //nolint:revive // to its end
+		for range r.answers {
 		}
 		_ = r.shell.Wait()
 	})

@@ -484,7 +484,7 @@ func TestDocsNameEveryCase(t *testing.T) {
 		if rule.Blocks {
 			blocks = "yes"
 		}
-		if row := fmt.Sprintf("| `%s` | %s | %s | ", code, rule.Severity, blocks); !strings.Contains(string(text), row) {
+		if row := fmt.Sprintf("| %#q | %s | %s | ", string(code), rule.Severity, blocks); !strings.Contains(string(text), row) {
 			t.Errorf("docs/operating.md has no row that begins with %q", row)
 		}
 	}
