@@ -20,13 +20,21 @@ import (
 )
 
 // asQuayside makes this test binary quayside itself, so that tests can run it as
-// a process of its own. It ends when its standard input does: with the test.
-const asQuayside = "QUAYSIDE_TEST_MAIN"
+// a process of its own. It ends when its standard input does: with the test. Set
+// to lifeline, that is file 3, for commands that read their input.
+const (
+	asQuayside = "QUAYSIDE_TEST_MAIN"
+	lifeline   = "3"
+)
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asQuayside) != "" {
+		line := os.Stdin
+		if os.Getenv(asQuayside) == lifeline {
+			line = os.NewFile(3, "lifeline")
+		}
 		go func() {
-			_, _ = io.Copy(io.Discard, os.Stdin)
+			_, _ = io.Copy(io.Discard, line)
 			os.Exit(exitFail)
 		}()
 		main()
