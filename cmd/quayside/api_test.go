@@ -510,7 +510,7 @@ func TestLogsTellNoSecrets(t *testing.T) {
 	w.ask(http.MethodGet, "/o/"+token, "", "Authorization", "")
 	w.ask(http.MethodHead, "/o/"+token, "", "Authorization", "")
 	w.ask(http.MethodGet, "/o/"+token+"/status", "", "Authorization", "")
-	w.openStream("/o/" + token + "/events").close()
+	w.openStream("/o/" + token + "/events").leave()
 	w.ask(http.MethodGet, "/o/"+token+"x", "", "Authorization", "")
 	w.ask(http.MethodGet, "/o/"+token+"x/events", "", "Authorization", "")
 	w.ask(http.MethodGet, "/o/"+token+"/nothing", "", "Authorization", "")

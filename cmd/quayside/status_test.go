@@ -42,7 +42,7 @@ type events struct {
 	w      *world
 	header http.Header
 	lines  *bufio.Reader
-	close  func()
+	leave  func()
 }
 
 // openStream opens a stream, which must be let in.
@@ -58,13 +58,13 @@ func (w *world) openStream(path string, headers ...string) *events {
 	}
 	res, err := (&http.Client{Transport: w.shop.http.Transport}).Do(r)
 	w.must(err)
-	close := func() { cancel(); _ = res.Body.Close() }
-	w.t.Cleanup(close)
+	leave := func() { cancel(); _ = res.Body.Close() }
+	w.t.Cleanup(leave)
 	if res.StatusCode != http.StatusOK {
 		body, _ := io.ReadAll(res.Body)
 		w.t.Fatalf("the stream was answered %d %s", res.StatusCode, body)
 	}
-	return &events{w, res.Header, bufio.NewReader(res.Body), close}
+	return &events{w, res.Header, bufio.NewReader(res.Body), leave}
 }
 
 // next waits for the next status; ok is false at the end of the stream.
@@ -228,7 +228,7 @@ func TestStatusTwins(t *testing.T) {
 	stream.until("awaiting_confirmation")
 	w.tell("payment.completed", o)
 	last := stream.until("paid")
-	stream.close()
+	stream.leave()
 
 	var s status
 	r := w.look(http.MethodGet, link+"/status", "Origin", "https://shop.example")

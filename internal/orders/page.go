@@ -184,17 +184,16 @@ func (b *Book) StatusPage(c *gin.Context) {
 	c.Header("Content-Security-Policy", pagePolicy)
 	c.Header("Referrer-Policy", "no-referrer")
 	private(c)
-	status, view, tone, reload := http.StatusOK, statusView{}, "", 0
-	if s, err := b.customerView(c); err != nil {
-		status, view, tone, reload = refusalOf(web.Refusal(c, err))
-		view.ShopName = b.terms.ShopName
-	} else {
-		view, tone = s, stages[s.State].tone
-		if s.Live() {
-			reload = 10
-		}
+	status, reload := http.StatusOK, 0
+	s, err := b.customerView(c)
+	tone := stages[s.State].tone
+	if err != nil {
+		status, s, tone, reload = refusalOf(web.Refusal(c, err))
+		s.ShopName = b.terms.ShopName
+	} else if s.Live() {
+		reload = 10
 	}
-	body, err := drawPage(view, tone, reload)
+	body, err := drawPage(s, tone, reload)
 	if err != nil {
 		web.Fail(c, err)
 		return

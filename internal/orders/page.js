@@ -111,7 +111,10 @@
     document.title = title;
     for (const id of open) document.getElementById(id)?.setAttribute('open', '');
     wind();
-    if (focus) (document.getElementById(focus) ?? document.getElementById('headline')).focus({ preventScroll: true });
+    if (focus) {
+      document.getElementById(focus)?.focus({ preventScroll: true });
+      if (!main.contains(document.activeElement)) document.getElementById('headline').focus({ preventScroll: true }); // what had it is gone or folded away
+    }
     scrollTo(scrollX, top);
     if (words() !== before) {
       main.classList.add('fresh');
@@ -159,12 +162,26 @@
 
   // Without a stream the page looks for itself: every ten seconds or so.
   const lookAfter = () => {
-    if (source && source.readyState === EventSource.OPEN) return;
+    if (document.hidden || source?.readyState === EventSource.OPEN) return;
     refresh();
     looks += 1;
-    if (source && source.readyState === EventSource.CLOSED && looks % 3 === 0) listen(); // a closed one does not come back by itself
+    if (source?.readyState === EventSource.CLOSED && looks % 3 === 0) listen(); // a refused one does not come back by itself
   };
   const timer = setInterval(lookAfter, 10000 + 3000 * Math.random());
+
+  // A tab that nobody looks at for a minute holds no connection.
+  let forgotten = 0;
+  const turned = () => {
+    clearTimeout(forgotten);
+    if (!('live' in main.dataset)) return;
+    if (document.hidden) {
+      forgotten = setTimeout(() => { source?.close(); show(false); }, 60000);
+    } else if (source?.readyState !== EventSource.OPEN) {
+      source?.close();
+      refresh();
+      listen();
+    }
+  };
 
   const hangUp = () => {
     source?.close();
@@ -174,7 +191,7 @@
 
   if ('live' in main.dataset) {
     listen();
-    document.addEventListener('visibilitychange', () => { if (!document.hidden && 'live' in main.dataset) lookAfter(); });
+    document.addEventListener('visibilitychange', turned);
     addEventListener('pageshow', (event) => { if (event.persisted) location.reload(); });
   } else {
     clearInterval(timer);

@@ -44,7 +44,7 @@ func (b *Book) StatusEvents(c *gin.Context) {
 	c.Header("Content-Type", "text/event-stream; charset=utf-8")
 	c.Header("X-Accel-Buffering", "no") // nginx would hold messages back
 	c.Status(http.StatusOK)
-	out := &stream{c.Writer, http.NewResponseController(c.Writer)}
+	out := &stream{c.Writer, http.NewResponseController(c.Writer), writePatience}
 	if out.open() && out.send([]byte("retry: 2000\n\n")) && out.send(first) {
 		b.follow(c, r, s.Version, out)
 	}
@@ -84,6 +84,7 @@ func (b *Book) EndStreams() { b.watch.end() }
 type stream struct {
 	http.ResponseWriter
 	*http.ResponseController
+	patience time.Duration // for one message
 }
 
 // open lifts the limit for reading, too: net/http would take the silence after
@@ -92,7 +93,7 @@ func (s *stream) open() bool { return s.SetReadDeadline(time.Time{}) == nil }
 
 // send reports whether the reader is still there.
 func (s *stream) send(message []byte) bool {
-	if s.SetWriteDeadline(time.Now().Add(writePatience)) != nil {
+	if s.SetWriteDeadline(time.Now().Add(s.patience)) != nil {
 		return false
 	}
 	if _, err := s.Write(message); err != nil {

@@ -9,9 +9,17 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
 	"quayside/internal/database"
 	"quayside/internal/web"
 )
+
+var openStreams = promauto.NewGauge(prometheus.GaugeOpts{
+	Name: "quayside_status_streams",
+	Help: "Streams of status events that customers' pages hold open.",
+})
 
 // watch tells those who look at orders when one has changed, whichever process
 // changed it. Postgres is asked with one statement for all of them, only while
@@ -76,6 +84,7 @@ func (w *watch) join(order string, version int, first []byte) (*reader, error) {
 	}
 	o.readers[r] = true
 	w.streams++
+	openStreams.Inc()
 	if w.stop == nil {
 		ctx, stop := context.WithCancel(context.Background())
 		w.stop = stop
@@ -92,6 +101,7 @@ func (w *watch) leave(r *reader) {
 	if len(o.readers) == 0 {
 		delete(w.orders, r.order)
 	}
+	openStreams.Dec()
 	if w.streams--; w.streams == 0 {
 		w.stop()
 		w.stop = nil
