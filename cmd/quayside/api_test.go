@@ -470,59 +470,6 @@ func TestAPISurroundings(t *testing.T) {
 	}
 }
 
-// The customer's page shows the order to whoever has the link, to nobody else,
-// lets no browser keep or frame it, and shows no name that could be a script.
-func TestStatusPage(t *testing.T) {
-	t.Parallel()
-	w := newWorldAway(t)
-	w.serve()
-	w.must(w.shop.call(t.Context(), http.MethodPost, "/api/v1/products", map[string]any{"sku": "mug", "name": `<script>alert("mug")</script>`, "on_hand": 5}, nil))
-	o := w.open("page", "mug", "customer", map[string]any{"email": "canary@customers.example", "name": `<script>alert("name")</script>`})
-	link := strings.TrimPrefix(o.StatusURL, w.cfg.PublicURL)
-	r := w.ask(http.MethodGet, link, "", "Authorization", "")
-	if r.status != 200 || !strings.HasPrefix(r.header.Get("Content-Type"), "text/html") {
-		t.Fatalf("%s: %d %s", link, r.status, r.body)
-	}
-	contains(t, "the page", r.body, "page", "10.00 XRP", "&lt;script&gt;")
-	for _, secret := range []string{"<script", "canary@customers.example", "src=", "http://", "https://"} {
-		if strings.Contains(r.body, secret) {
-			t.Errorf("the page has %q:\n%s", secret, r.body)
-		}
-	}
-	contains(t, "its policy", r.header.Get("Content-Security-Policy"), "default-src 'none'", "frame-ancestors 'none'")
-	for name, want := range map[string]string{"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Robots-Tag": "noindex", "X-Content-Type-Options": "nosniff"} {
-		if got := r.header.Get(name); got != want {
-			t.Errorf("%s: %q, want %q", name, got, want)
-		}
-	}
-	if r := w.ask(http.MethodGet, link+"/status", "", "Authorization", ""); r.status != 200 || !json.Valid([]byte(r.body)) || strings.Contains(r.body, "canary") {
-		t.Errorf("as JSON: %d %s", r.status, r.body)
-	}
-	token := strings.TrimPrefix(link, "/o/")
-	flipped := strings.Map(func(c rune) rune {
-		if c == 'a' {
-			return 'b'
-		}
-		return 'a'
-	}, token[:1]) + token[1:]
-	for name, wrong := range map[string]string{
-		"wrong": strings.Repeat("a", len(token)), "short": token[1:], "long": token + "a", "flipped": flipped, "capitals": strings.ToUpper(token),
-		"the order's id": "page", "10 KB": strings.Repeat("a", 10_000), "a wildcard": "%25",
-	} {
-		for _, path := range []string{"/o/" + wrong, "/o/" + wrong + "/status"} {
-			r := w.ask(http.MethodGet, path, "", "Authorization", "")
-			if r.status != 404 || strings.Contains(r.body, "10.00") || r.header.Get("Cache-Control") != "no-store" || r.header.Get("X-Robots-Tag") != "noindex" {
-				t.Errorf("%s: %d %v %.200s", name, r.status, r.header, r.body)
-			}
-		}
-	}
-	for _, path := range []string{"/o/", "/o"} {
-		if r := w.ask(http.MethodGet, path, "", "Authorization", ""); r.status != 404 {
-			t.Errorf("%s: %d", path, r.status)
-		}
-	}
-}
-
 // Nothing in the log tells who a customer is, what opens a page or the API, or
 // what was signed, whatever goes right or wrong.
 func TestLogsTellNoSecrets(t *testing.T) {
@@ -561,7 +508,11 @@ func TestLogsTellNoSecrets(t *testing.T) {
 	}
 	w.letterTo("canary-mail@customers.example", "payment received")
 	w.ask(http.MethodGet, "/o/"+token, "", "Authorization", "")
+	w.ask(http.MethodHead, "/o/"+token, "", "Authorization", "")
+	w.ask(http.MethodGet, "/o/"+token+"/status", "", "Authorization", "")
+	w.openStream("/o/" + token + "/events").leave()
 	w.ask(http.MethodGet, "/o/"+token+"x", "", "Authorization", "")
+	w.ask(http.MethodGet, "/o/"+token+"x/events", "", "Authorization", "")
 	w.ask(http.MethodGet, "/o/"+token+"/nothing", "", "Authorization", "")
 	w.ask(http.MethodGet, "/api/v1/orders?email=canary-mail@customers.example", "")
 	w.ask(http.MethodGet, "/api/v1/orders?api_key="+worldKey, "")
@@ -576,6 +527,7 @@ func TestLogsTellNoSecrets(t *testing.T) {
 	if lines := strings.Count(log, "\n"); lines < 20 {
 		t.Fatalf("only %d lines were logged", lines)
 	}
+	contains(t, "the log", log, `"route":"/o/:token"`, `"route":"/o/:token/status"`, `"route":"/o/:token/events"`)
 	for _, secret := range append(signatures, "canary-mail", "CanaryName", "canary-metadata", "canary-in-the-body", "rCanaryAddress", token,
 		worldSecret, worldKey, "qs_canary_wrong_key", "customers.example", w.cfg.DatabaseURL.reveal()) {
 		for line := range strings.Lines(log) {

@@ -66,7 +66,7 @@ func openHouse(ctx context.Context, cfg config) (h *house, err error) {
 	}
 	h.outbox = notify.NewOutbox(h.db, h.bell, sender, notify.Options{From: cfg.MailFrom, ShopName: cfg.ShopName})
 	h.book = orders.NewBook(h.db, h.bell, h.outbox, orders.Manual{}, orders.Terms{
-		TTL: cfg.OrderTTL, Tolerance: cfg.PaymentTolerance, PublicURL: cfg.PublicURL,
+		TTL: cfg.OrderTTL, Tolerance: cfg.PaymentTolerance, PublicURL: cfg.PublicURL, ShopName: cfg.ShopName,
 	})
 	var secrets []string
 	for _, s := range cfg.PayQIWebhookSecrets {

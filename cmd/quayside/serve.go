@@ -98,8 +98,10 @@ func (h *house) routes(d *door) (http.Handler, error) {
 		e.GET("/metrics", gin.WrapH(h.metricsHandler()))
 	}
 
-	e.GET("/o/:token", h.book.StatusPage)          // the customer's page
-	e.GET("/o/:token/status", h.book.StatusAsJSON) // the same for shops that draw their own
+	look := []string{http.MethodGet, http.MethodHead}
+	e.Match(look, "/o/:token", h.book.StatusPage)          // the customer's page
+	e.Match(look, "/o/:token/status", h.book.StatusAsJSON) // the same for shops that draw their own
+	e.GET("/o/:token/events", h.book.StatusEvents)         // and live
 
 	version, _ := buildOf(debug.ReadBuildInfo())
 	api := web.NewAPI(e, web.APIOptions{Version: version, AdminKeys: []string{h.cfg.AdminAPIKey.reveal()}}) // also /openapi.json and /docs
@@ -141,6 +143,7 @@ func (h *house) serve(ctx context.Context, l net.Listener, notice time.Duration)
 	h.inbox.Start()
 	defer h.inbox.Close()
 	srv := web.NewServer(h.cfg.ListenAddr, d.lastCalls(handler))
+	srv.RegisterOnShutdown(h.book.EndStreams) // Shutdown waits for them, they for nothing
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return h.listen(srv, l) })
 	metrics := h.metricsServer()

@@ -72,6 +72,12 @@ func (db *DB) once(ctx context.Context, fn func(tx Tx) error, o ...*sql.TxOption
 	return nil
 }
 
+// Now is the time that a transaction beginning now would have.
+func (db *DB) Now(ctx context.Context) (time.Time, error) {
+	now, err := db.now(db.Read(ctx))
+	return now, Classify(err)
+}
+
 func (db *DB) now(g *gorm.DB) (time.Time, error) {
 	if db.clock != nil {
 		return db.clock().UTC().Truncate(time.Microsecond), nil

@@ -111,16 +111,20 @@ func (b *Book) answer(ctx context.Context, id string) (*orderOutput, error) {
 }
 
 // Show returns an order. Errors: NotFound.
-func (b *Book) Show(ctx context.Context, id string) (*View, error) { return b.find(ctx, "id = ?", id) }
+func (b *Book) Show(ctx context.Context, id string) (*View, error) {
+	return b.find(ctx, "order "+id, "id = ?", id)
+}
 
-func (b *Book) find(ctx context.Context, where, key string) (*View, error) {
+// find returns the one order where a column is key. An error calls it name: the
+// key may be the token of a link, which no log may hold.
+func (b *Book) find(ctx context.Context, name, where, key string) (*View, error) {
 	var o Order
 	err := b.db.Read(ctx).Where(where, key).Take(&o).Error
 	if errors.Is(err, gorm.ErrRecordNotFound) {
 		return nil, fault.New(fault.NotFound, "order_not_found", "no such order")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("order %s: %w", key, database.Classify(err))
+		return nil, fmt.Errorf("%s: %w", name, database.Classify(err))
 	}
 	vs, err := b.views(ctx, []Order{o})
 	if err != nil {

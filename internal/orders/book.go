@@ -29,6 +29,7 @@ type Book struct {
 	outbox   *notify.Outbox
 	terms    Terms
 	provider Provider
+	watch    *watch
 
 	// Events, when set, is how a decision about an event reaches the inbox.
 	Events Events
@@ -42,7 +43,9 @@ type Book struct {
 // becomes that of the terms.
 func NewBook(db *database.DB, bell queue.Bell, outbox *notify.Outbox, provider Provider, terms Terms) *Book {
 	terms.Provider = provider.Name()
-	return &Book{db: db, bell: bell, outbox: outbox, terms: terms, provider: provider}
+	b := &Book{db: db, bell: bell, outbox: outbox, terms: terms, provider: provider}
+	b.watch = newWatch(b)
+	return b
 }
 
 // Hear applies a batch of events, each whole, in the order given, and returns

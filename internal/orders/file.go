@@ -17,6 +17,7 @@ type Terms struct {
 	TTL       time.Duration   // how long an unpaid order holds stock
 	Tolerance decimal.Decimal // how much less than the total is still paid, absolute
 	PublicURL string          // base of the customer's links, without a slash at its end
+	ShopName  string          // what the customer's page calls the shop; may be empty
 	Provider  string          // name of the fulfilment provider
 }
 

@@ -2,22 +2,28 @@ package orders
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"html/template"
 	"net/http"
+	"regexp"
 	"time"
 
 	"github.com/gin-gonic/gin"
+	"github.com/shopspring/decimal"
 
+	"quayside/internal/fault"
 	"quayside/internal/web"
 )
 
 // The customer's page needs no login: whoever has the link sees the order. It
-// shows no address and no name, loads nothing from elsewhere, and works
-// without JavaScript.
+// shows no address and no name, loads nothing from elsewhere, and works without
+// JavaScript. Its style and script stand inside it: while two versions of the
+// program serve side by side, no page is without its own.
 
 //go:embed page.html
 var pageSource string
@@ -25,14 +31,27 @@ var pageSource string
 //go:embed page.css
 var pageStyle string
 
-var page = template.Must(template.New("page").Parse(pageSource))
+//go:embed page.js
+var pageScript string
 
-// pagePolicy lets the one inline style through and nothing else.
-var pagePolicy = func() string {
-	sum := sha256.Sum256([]byte(pageStyle))
-	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) +
-		"'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+var pages = template.Must(template.New("pages").Parse(pageSource))
+
+// pageBuild changes with the page's own style, script or markup, so that an open
+// page knows when to load itself anew rather than take in a part.
+var pageBuild = func() string {
+	sum := sha256.Sum256([]byte(pageSource + pageStyle + pageScript))
+	return hex.EncodeToString(sum[:6])
 }()
+
+// pagePolicy lets the one style and the one script through, by their content,
+// and nothing else.
+var pagePolicy = "default-src 'none'; style-src " + digestOf(pageStyle) + "; script-src " + digestOf(pageScript) +
+	"; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+func digestOf(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+}
 
 // statusView is what a customer may know of an order.
 type statusView struct {
@@ -50,116 +69,188 @@ type statusView struct {
 	OnHold            bool              `json:"on_hold"`
 	Items             []ItemView        `json:"items"`
 	Shipments         []ShipmentView    `json:"shipments"`
+
+	State       Scene      `json:"state"`
+	Headline    string     `json:"headline"`
+	Advice      string     `json:"advice"`
+	PayURI      *string    `json:"pay_uri"`      // opens a wallet; the content of the QR code
+	SecondsLeft *int64     `json:"seconds_left"` // until expires_at; null when nothing is awaited
+	RefundDue   web.Money  `json:"refund_due"`
+	TxHash      *string    `json:"tx_hash"`
+	ExplorerURL *string    `json:"explorer_url"`
+	PaidAt      *time.Time `json:"paid_at"`
+	FulfilledAt *time.Time `json:"fulfilled_at"`
+	CancelledAt *time.Time `json:"cancelled_at"`
+	ShopName    string     `json:"shop_name"`
+	Version     int        `json:"version"` // rises with every change; the id of the stream's messages
+
+	held       bool // a person must decide something before more is shipped
+	confirming bool // a payment is under way
+	unmatched  bool // money came that counts for nothing yet
 }
 
-func (v *View) forCustomer() statusView {
+// forCustomer is the order as its customer sees it at the time now.
+func (v *View) forCustomer(shop string, now time.Time) statusView {
 	s := statusView{
 		ID: v.ID, Status: v.Status, PaymentStatus: v.PaymentStatus, FulfillmentStatus: v.FulfillmentStatus, Currency: v.Currency,
 		Total: v.Total, AmountPaid: v.AmountPaid, ExpiresAt: v.ExpiresAt, OnHold: v.FulfillmentStatus == OnHold, Items: v.Items, Shipments: v.Shipments,
+		State: v.scene(), RefundDue: v.RefundDue, TxHash: v.TxHash, PaidAt: v.PaidAt, FulfilledAt: v.FulfilledAt, CancelledAt: v.CancelledAt,
+		ShopName: shop, Version: v.version, held: len(v.Holds) > 0,
+	}
+	for _, p := range v.Payments {
+		s.confirming = s.confirming || p.State == standingNames[StandsPending]
+		s.unmatched = s.unmatched || p.Counted == CountedUnmatched
 	}
 	if v.Status == Pending || v.Status == PaymentFailed {
-		s.Missing = &web.Money{Decimal: v.AmountDue.Sub(v.AmountPaid.Decimal)}
+		s.Missing = &web.Money{Decimal: v.AmountDue.Sub(v.AmountPaid.Decimal).RoundUp(decimalPlaces(v.Currency))}
 		s.PayAddress, s.DestinationTag = v.PayAddress, v.DestinationTag
+		left := max(0, int64(v.ExpiresAt.Sub(now).Seconds()))
+		s.SecondsLeft = &left
+		if s.PayAddress != nil {
+			s.PayURI = known(payURI(v.Currency, *s.PayAddress, text(s.DestinationTag), s.Missing.Decimal))
+		}
 	}
+	s.ExplorerURL = known(explorerURL(v.Currency, text(v.TxHash)))
+	s.Headline, s.Advice = stages[s.State].headline, s.advice()
 	return s
 }
 
-// Headline says in one line where the order stands.
-func (s statusView) Headline() string {
-	switch {
-	case s.Status == Fulfilled:
-		return "Shipped"
-	case s.Status == Paid && s.OnHold:
-		return "Paid, on hold"
-	case s.Status == Paid:
-		return "Paid"
-	case s.Status == Cancelled:
-		return "Cancelled"
-	case s.Status == Expired:
-		return "Expired"
-	case s.PaymentStatus == Underpaid:
-		return "Part of the money has arrived"
-	case s.PaymentStatus == AwaitingConfirmation:
-		return "Payment seen, awaiting confirmation"
-	case s.Status == PaymentFailed:
-		return "The payment failed"
+func known(s string) *string {
+	if s == "" {
+		return nil
 	}
-	return "Awaiting payment"
+	return &s
 }
 
-// Advice says what happens next, or what to do.
-func (s statusView) Advice() string {
-	switch {
-	case s.Status == Fulfilled:
-		return "Your order is on its way."
-	case s.Status == Paid && s.OnHold:
-		return "We have your money. Something about this order needs a person's look; we will write to you."
-	case s.Status == Paid:
-		return "We have your money and are getting your order ready."
-	case s.Status == Cancelled && s.AmountPaid.IsPositive(), s.Status == Expired && s.AmountPaid.IsPositive():
-		return "We have received money for this order and will pay it back; we will write to you."
-	case s.Status == Cancelled:
-		return "This order was cancelled. Please do not pay for it."
-	case s.Status == Expired:
-		return "The time to pay is over and the goods were given back. Please do not pay any more; order again instead."
-	case s.PaymentStatus == AwaitingConfirmation:
-		return "You need not do anything; this page changes when the payment is confirmed."
-	case s.PayAddress == nil:
-		return "The payment details will appear here in a moment."
-	case s.Status == PaymentFailed:
-		return "Your goods are still kept. You can try again with these details."
-	}
-	return "Send exactly this amount. Without the destination tag the money cannot be matched to your order."
+// pageView is a page about to be drawn: of an order or, with ID empty, a refusal.
+type pageView struct {
+	statusView
+	Tone   string
+	QR     *qrCode
+	Style  template.CSS
+	Script template.JS
+	Build  string
+	Reload int // seconds after which a browser without JavaScript looks again; 0: never
 }
 
-// Waiting reports whether the page is worth reloading by itself.
-func (s statusView) Waiting() bool {
-	return s.Status == Pending || s.Status == PaymentFailed || s.Status == Paid
+func drawPage(s statusView, tone string, reload int) ([]byte, error) {
+	p := pageView{
+		statusView: s, Tone: tone, Build: pageBuild, Reload: reload,
+		Style: template.CSS(pageStyle), Script: template.JS(pageScript), //nolint:gosec // our own files
+	}
+	var err error
+	if p.QR, err = drawQR(text(s.PayURI)); err != nil {
+		return nil, err
+	}
+	var body bytes.Buffer
+	if err := pages.Execute(&body, p); err != nil {
+		return nil, fmt.Errorf("status page: %w", err)
+	}
+	return body.Bytes(), nil
 }
+
+// Asking reports whether the customer should pay: the details stand open.
+func (p pageView) Asking() bool {
+	return p.PayAddress != nil && (p.State == SceneAwaitingPayment || p.State == ScenePaymentFailed || p.State == SceneUnderpaid && !p.confirming)
+}
+
+// Payable reports whether the details are shown at all. They stay within reach
+// while a payment is confirmed: what PayQI calls pending may yet fail.
+func (p pageView) Payable() bool { return p.PayAddress != nil }
+
+// PayLink is PayURI for a link: one of the schemes of payURI, from checked parts.
+func (p pageView) PayLink() template.URL { return template.URL(text(p.PayURI)) } //nolint:gosec // see payURI
 
 // PayBy is until when the goods are kept.
-func (s statusView) PayBy() string { return s.ExpiresAt.Format("2 Jan 2006, 15:04 UTC") }
+func (p pageView) PayBy() string { return p.ExpiresAt.Format("2 Jan 2006, 15:04 UTC") }
+
+// Live reports whether the order may still change.
+func (s statusView) Live() bool { return s.State != SceneShipped && s.State != SceneCancelled }
+
+// Sum is the price of a line.
+func (it ItemView) Sum() web.Money {
+	return web.Money{Decimal: it.UnitPrice.Mul(decimal.NewFromInt(it.Quantity))}
+}
 
 // StatusPage serves GET /o/{token}: 200, or 404 for any other token.
 func (b *Book) StatusPage(c *gin.Context) {
-	v, err := b.byToken(c)
 	c.Header("Content-Security-Policy", pagePolicy)
 	c.Header("Referrer-Policy", "no-referrer")
-	c.Header("Cache-Control", "no-store")
-	c.Header("X-Robots-Tag", "noindex")
+	private(c)
+	status, reload := http.StatusOK, 0
+	s, err := b.customerView(c)
+	tone := stages[s.State].tone
+	if err != nil {
+		status, s, tone, reload = refusalOf(web.Refusal(c, err))
+		s.ShopName = b.terms.ShopName
+	} else if s.Live() {
+		reload = 10
+	}
+	body, err := drawPage(s, tone, reload)
 	if err != nil {
 		web.Fail(c, err)
 		return
 	}
-	var body bytes.Buffer
-	data := struct {
-		statusView
-		Style template.CSS
-	}{v.forCustomer(), template.CSS(pageStyle)} //nolint:gosec // our own file
-	if err := page.Execute(&body, data); err != nil {
-		web.Fail(c, fmt.Errorf("status page: %w", err))
-		return
+	c.Data(status, "text/html; charset=utf-8", body)
+}
+
+// refusalOf says in the customer's words why there is no order to see.
+func refusalOf(p *web.Problem) (status int, v statusView, tone string, reload int) {
+	if p.Status == http.StatusNotFound {
+		v.Headline = "There is no order at this address"
+		v.Advice = "The link may have been cut short. Please open it from our e-mail again, or copy all of it."
+		return p.Status, v, "off", 0
 	}
-	c.Data(http.StatusOK, "text/html; charset=utf-8", body.Bytes())
+	v.Headline = "Your order cannot be shown right now"
+	v.Advice = "The fault is ours, and nothing is lost: your order and your payment are safe. This page tries again by itself in a moment."
+	return p.Status, v, "warn", 10
 }
 
 // StatusAsJSON serves GET /o/{token}/status for shops that draw their own page.
 func (b *Book) StatusAsJSON(c *gin.Context) {
-	c.Header("Cache-Control", "no-store")
-	c.Header("X-Robots-Tag", "noindex")
-	v, err := b.byToken(c)
+	private(c)
+	forAnyOrigin(c)
+	s, err := b.customerView(c)
 	if err != nil {
 		web.Fail(c, err)
 		return
 	}
-	c.JSON(http.StatusOK, v.forCustomer())
+	c.JSON(http.StatusOK, s)
 }
 
-// byToken finds the order of a link. Only whole tokens reach the database.
+// private keeps what a link shows out of caches and search engines.
+func private(c *gin.Context) {
+	c.Header("Cache-Control", "no-store")
+	c.Header("X-Robots-Tag", "noindex")
+}
+
+// forAnyOrigin lets the pages of a shop read the answer. The link itself is the
+// secret; no cookie plays a part.
+func forAnyOrigin(c *gin.Context) { c.Header("Access-Control-Allow-Origin", "*") }
+
+func (b *Book) customerView(c *gin.Context) (statusView, error) {
+	v, err := b.byToken(c)
+	if err != nil {
+		return statusView{}, err
+	}
+	return b.forCustomer(c.Request.Context(), v)
+}
+
+func (b *Book) forCustomer(ctx context.Context, v *View) (statusView, error) {
+	now, err := b.db.Now(ctx)
+	if err != nil {
+		return statusView{}, err
+	}
+	return v.forCustomer(b.terms.ShopName, now), nil
+}
+
+var wholeToken = regexp.MustCompile(fmt.Sprintf(`^[a-z2-7]{%d}$`, tokenLength))
+
+// byToken finds the order of a link. Only what may be a token reaches the database.
 func (b *Book) byToken(c *gin.Context) (*View, error) {
 	token := c.Param("token")
-	if len(token) != tokenLength {
-		token = ""
+	if !wholeToken.MatchString(token) {
+		return nil, fault.New(fault.NotFound, "order_not_found", "no such order")
 	}
-	return b.find(c.Request.Context(), "status_token = ?", token)
+	return b.find(c.Request.Context(), "order of a link", "status_token = ?", token)
 }

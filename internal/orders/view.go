@@ -40,6 +40,8 @@ type View struct {
 	PaidAt            *time.Time        `json:"paid_at"`
 	FulfilledAt       *time.Time        `json:"fulfilled_at"`
 	CancelledAt       *time.Time        `json:"cancelled_at"`
+
+	version int // rises with every change: each is a step of the timeline
 }
 
 // CustomerView is who ordered.
@@ -102,6 +104,7 @@ func (b *Book) view(o Order) View {
 		Items:    []ItemView{}, Payments: []PaymentView{}, Shipments: []ShipmentView{}, Refunds: []RefundView{}, Holds: []HoldView{},
 		Metadata: o.Metadata, StatusURL: b.statusURL(&o), CreatedAt: o.CreatedAt.UTC(), UpdatedAt: o.UpdatedAt.UTC(), ExpiresAt: o.Deadline.UTC(),
 		PaidAt: utc(o.PaidAt), FulfilledAt: utc(o.FulfilledAt), CancelledAt: utc(o.CancelledAt),
+		version: o.TimelineLength,
 	}
 	if o.DestinationTag != nil {
 		tag := fmt.Sprint(*o.DestinationTag)

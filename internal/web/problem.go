@@ -91,6 +91,14 @@ func Fail(c *gin.Context, err error) {
 	c.Data(p.Status, problemType, body)
 }
 
+// Refusal is [Fail] for a page that people read: it ends the route with err in
+// every way but the body, which the caller writes in its own words.
+func Refusal(c *gin.Context, err error) *Problem {
+	c.Abort()
+	ctx := c.Request.Context()
+	return problemOf(ctx, err).settle(ctx, c.Header)
+}
+
 // settle returns p as this request's answer: it sets the headers that belong
 // to the status, adds the request id and notes code and cause for the log.
 func (p *Problem) settle(ctx context.Context, header func(name, value string)) *Problem {
