@@ -44,13 +44,14 @@ type Facts struct {
 	TrackingNumber string     `json:"tracking_number,omitempty"`
 	Reason         string     `json:"reason,omitempty"` // of a cancellation
 	Items          []Line     `json:"items"`
+	Parcel         []Line     `json:"parcel,omitempty"` // what is in this parcel, when it is not the whole order; without prices
 }
 
 // Line is one line of an order in a letter.
 type Line struct {
 	Name     string `json:"name"`
 	Quantity int64  `json:"quantity"`
-	Price    string `json:"price"` // of the whole line
+	Price    string `json:"price,omitempty"` // of the whole line
 }
 
 // State is where a letter stands.

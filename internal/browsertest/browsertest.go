@@ -1,0 +1,150 @@
+// Package browsertest lets tests look at pages in a real browser and keep
+// pictures of them.
+package browsertest
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+)
+
+// patience is that of one step; a page takes a tenth of a second.
+const patience = time.Minute
+
+// Browser is one tab.
+type Browser struct {
+	t   testing.TB
+	ctx context.Context
+}
+
+// Open starts a browser that ends with the test and shares nothing with other
+// browsers on the machine. It returns nil where no Chromium is installed,
+// having said so: the test then shows nothing and returns.
+func Open(t testing.TB) *Browser {
+	t.Helper()
+	var program string
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if found, err := exec.LookPath(name); err == nil {
+			program = found
+			break
+		}
+	}
+	if program == "" {
+		t.Logf("NOT SHOWN: %s needs Chromium, and there is none in PATH", t.Name())
+		return nil
+	}
+	o := append([]chromedp.ExecAllocatorOption{}, chromedp.DefaultExecAllocatorOptions[:]...)
+	o = append(o, chromedp.ExecPath(program), chromedp.NoSandbox, chromedp.DisableGPU,
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true))
+	ctx, stop := chromedp.NewExecAllocator(context.Background(), o...)
+	t.Cleanup(stop)
+	ctx, shut := chromedp.NewContext(ctx)
+	t.Cleanup(func() {
+		_ = chromedp.Cancel(ctx) // waits until it has gone
+		shut()
+	})
+	if err := chromedp.Do(ctx); err != nil { // without a limit: it would end the browser
+		t.Fatalf("start %s: %v", program, err)
+	}
+	return &Browser{t, ctx}
+}
+
+// Do takes steps one after the other.
+func (b *Browser) Do(steps ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		b.t.Fatalf("browser: %v", err)
+	}
+}
+
+// Ask returns what a JavaScript expression yields on b's page.
+func Ask[T any](b *Browser, expression string) T {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
+	if err != nil {
+		b.t.Fatalf("browser: %s: %v", expression, err)
+	}
+	return v
+}
+
+// Await waits until a JavaScript expression is true on the page.
+func (b *Browser) Await(expression string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	if _, err := chromedp.Run(ctx, chromedp.Poll[bool](expression)); err != nil {
+		b.t.Fatalf("browser: waited in vain for %s: %v", expression, err)
+	}
+}
+
+// Screen is what a page is looked at on.
+type Screen struct {
+	Name          string
+	Width, Height int64
+	Dark          bool // whether its owner prefers dark colours
+}
+
+// The screens that pages are looked at on.
+var (
+	Phone       = Screen{"phone", 390, 844, false}
+	DarkPhone   = Screen{"phone-dark", 390, 844, true}
+	Desktop     = Screen{"desktop", 1200, 800, false}
+	DarkDesktop = Screen{"desktop-dark", 1200, 800, true}
+)
+
+// Show opens url on a screen.
+func (b *Browser) Show(s Screen, url string) {
+	b.t.Helper()
+	scheme := "light"
+	if s.Dark {
+		scheme = "dark"
+	}
+	var o []chromedp.EmulateViewportOption
+	if s.Width < 600 {
+		o = append(o, chromedp.EmulateMobile)
+	}
+	b.Do(chromedp.EmulateViewport(s.Width, s.Height, o...),
+		chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+			_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+				Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}},
+			})
+			return err
+		}),
+		chromedp.Navigate(url))
+}
+
+// Keep writes a picture of the page to name.png in the folder that
+// QUAYSIDE_SCREENSHOTS names; without one it does nothing. A whole page goes
+// beyond the screen's edge.
+func (b *Browser) Keep(name string, whole bool) {
+	b.t.Helper()
+	dir := os.Getenv("QUAYSIDE_SCREENSHOTS")
+	if dir == "" {
+		return
+	}
+	shoot := chromedp.CaptureScreenshot()
+	if whole {
+		shoot = chromedp.FullScreenshot(100)
+	}
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	picture, err := chromedp.Run(ctx, shoot)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, name+".png"), picture, 0o644)
+	}
+	if err != nil {
+		b.t.Fatalf("picture %s: %v", name, err)
+	}
+}
