@@ -130,7 +130,7 @@ func (b *Browser) Show(s Screen, url string) {
 // beyond the screen's edge.
 func (b *Browser) Keep(name string, whole bool) {
 	b.t.Helper()
-	dir := os.Getenv("QUAYSIDE_SCREENSHOTS")
+	dir := os.Getenv("QUAYSIDE_SCREENSHOTS") //nolint:forbidigo // a switch of the tests, no setting of the program
 	if dir == "" {
 		return
 	}
@@ -142,7 +142,7 @@ func (b *Browser) Keep(name string, whole bool) {
 	defer cancel()
 	picture, err := chromedp.Run(ctx, shoot)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, name+".png"), picture, 0o644)
+		err = os.WriteFile(filepath.Join(dir, name+".png"), picture, 0o600)
 	}
 	if err != nil {
 		b.t.Fatalf("picture %s: %v", name, err)

@@ -91,4 +91,7 @@ type Letter struct {
 	PostedAt  time.Time  `json:"posted_at"`
 	StartedAt *time.Time `json:"started_at"`
 	SentAt    *time.Time `json:"sent_at"`
+	ResendOf  *uuid.UUID `json:"resend_of"` // the letter it tells again
+	PostedBy  string     `json:"posted_by"` // admin:NAME who asked for a resend, else ""
+	Note      string     `json:"note"`      // why
 }
