@@ -79,13 +79,22 @@ func Ask[T any](b *Browser, expression string) T {
 	return v
 }
 
-// Await waits until a JavaScript expression is true on the page.
+// Await waits until a JavaScript expression is true on the page, or on the one
+// that the browser is just going to.
 func (b *Browser) Await(expression string) {
 	b.t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
-	if _, err := chromedp.Run(ctx, chromedp.Poll[bool](expression)); err != nil {
-		b.t.Fatalf("browser: waited in vain for %s: %v", expression, err)
+	for {
+		holds, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("!!("+expression+")"))
+		if err == nil && holds {
+			return
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			b.t.Fatalf("browser: waited in vain for %s: %v", expression, err)
+		}
 	}
 }
 
@@ -142,9 +151,25 @@ func (b *Browser) Keep(name string, whole bool) {
 	defer cancel()
 	picture, err := chromedp.Run(ctx, shoot)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, name+".png"), picture, 0o600)
+		err = os.WriteFile(filepath.Join(dir, name+".png"), picture, 0o600) //nolint:gosec // a folder of the tester's own choosing
 	}
 	if err != nil {
 		b.t.Fatalf("picture %s: %v", name, err)
 	}
 }
+
+// FaintWords is for Ask: the texts whose contrast is below 4.5, what WCAG 2.2 AA
+// asks of small print.
+const FaintWords = `(() => {
+	const rgb = s => s.match(/[\d.]+/g).map(Number);
+	const light = c => [0.2126, 0.7152, 0.0722].reduce((sum, k, i) => sum + k * (c[i] / 255 <= 0.04045 ? c[i] / 255 / 12.92 : ((c[i] / 255 + 0.055) / 1.055) ** 2.4), 0);
+	const behind = e => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor); if (c.length < 4 || c[3] > 0) return c } return [255, 255, 255] };
+	const faint = [];
+	for (const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT); walk.nextNode();) {
+		const e = walk.currentNode.parentElement;
+		if (!walk.currentNode.data.trim() || !e.checkVisibility()) continue;
+		const a = light(rgb(getComputedStyle(e).color)), b = light(behind(e));
+		if ((Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 4.5) faint.push(walk.currentNode.data.trim());
+	}
+	return faint;
+})()`

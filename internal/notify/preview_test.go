@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -15,6 +16,7 @@ func previews() map[Kind]Facts {
 	for _, kind := range Kinds {
 		f := sample()
 		f.OrderID, f.CustomerName, f.Total = "1001", "Ada Lovelace", "17.00"
+		f.StatusURL = "https://shop.example/o/kv7h2mwn4qbzs6r5xt3cpd8fyj9gla2e"
 		f.PayAddress, f.DestinationTag = "rQuaysideDemoAddressNobodyHasThis", "1001337"
 		f.Items = []Line{{"Enamel mug, blue", 2, "12.50"}, {"Tea & biscuits", 1, "4.50"}}
 		switch kind {
@@ -80,7 +82,7 @@ func TestLettersInABrowser(t *testing.T) {
 			if over := browsertest.Ask[int](b, `document.documentElement.scrollWidth - innerWidth`); over > 0 {
 				t.Errorf("%s is %d px wider than a %s", name, over, screen.Name)
 			}
-			if faint := browsertest.Ask[[]string](b, faintWords); len(faint) > 0 {
+			if faint := browsertest.Ask[[]string](b, browsertest.FaintWords); len(faint) > 0 {
 				t.Errorf("%s on a %s is hard to read: %q", name, screen.Name, faint)
 			}
 			if n := browsertest.Ask[int](b, `performance.getEntriesByType('resource').filter(e => !e.name.endsWith('/favicon.ico')).length`); n > 0 {
@@ -101,18 +103,38 @@ func TestLettersInABrowser(t *testing.T) {
 	}
 }
 
-// faintWords lists the texts whose contrast is below 4.5, what WCAG 2.2 AA asks
-// of small print.
-const faintWords = `(() => {
-	const rgb = s => s.match(/[\d.]+/g).map(Number);
-	const light = c => [0.2126, 0.7152, 0.0722].reduce((sum, k, i) => sum + k * (c[i] / 255 <= 0.04045 ? c[i] / 255 / 12.92 : ((c[i] / 255 + 0.055) / 1.055) ** 2.4), 0);
-	const behind = e => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor); if (c.length < 4 || c[3] > 0) return c } return [255, 255, 255] };
-	const faint = [];
-	for (const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT); walk.nextNode();) {
-		const e = walk.currentNode.parentElement;
-		if (!walk.currentNode.data.trim() || !e.checkVisibility()) continue;
-		const a = light(rgb(getComputedStyle(e).color)), b = light(behind(e));
-		if ((Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 4.5) faint.push(walk.currentNode.data.trim());
+// The mail catcher shows our letters as they went out, to a browser with light
+// and with dark colours. With QUAYSIDE_SCREENSHOTS set its pictures are kept.
+func TestLettersInTheMailCatcher(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	b := browsertest.Open(t)
+	if b == nil {
+		return
 	}
-	return faint;
-})()`
+	b.Show(browsertest.Desktop, f.mails.PageURL)
+	b.Keep("mailcatcher-empty", false)
+	facts := previews()
+	for i, kind := range []Kind{OrderExpired, PaymentFailed, OrderShipped, PaymentConfirmed, OrderReceived} {
+		l := Letter{OrderID: fmt.Sprint(1004 - max(0, i-1)), Kind: kind, Address: []string{"grace@customers.example", "ada@customers.example"}[min(i/2, 1)], Facts: facts[kind]}
+		l.Facts.OrderID = l.OrderID
+		f.post(l)
+	}
+	for _, l := range f.rows() {
+		f.try(l.ID)
+	}
+	b.Await(`document.querySelectorAll("#list li").length === 5`)
+	b.Show(browsertest.Desktop, f.mails.PageURL+"mail/5")
+	b.Keep("mailcatcher-desktop", false)
+	b.Show(browsertest.DarkDesktop, f.mails.PageURL+"mail/5?view=dark")
+	b.Keep("mailcatcher-desktop-dark", false)
+	b.Show(browsertest.Desktop, f.mails.PageURL+"mail/5?view=text")
+	b.Keep("mailcatcher-text", false)
+	b.Show(browsertest.Phone, f.mails.PageURL)
+	b.Keep("mailcatcher-phone", false)
+	b.Show(browsertest.Phone, f.mails.PageURL+"mail/5")
+	b.Keep("mailcatcher-phone-mail", false)
+	if got := browsertest.Ask[string](b, `document.querySelector(".head dl").textContent`); !strings.Contains(got, "Order1001") {
+		t.Errorf("the catcher does not know the order: %s", got)
+	}
+}
