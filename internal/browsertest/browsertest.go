@@ -3,6 +3,7 @@
 package browsertest
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"os/exec"
@@ -149,7 +150,17 @@ func (b *Browser) Keep(name string, whole bool) {
 	}
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
-	picture, err := chromedp.Run(ctx, shoot)
+	// A frame that another process paints comes a moment after the page has
+	// loaded: the picture is good when the next one is the same.
+	var before, picture []byte
+	var err error
+	for same := 0; same < 3 && err == nil; same++ {
+		before = picture
+		if picture, err = chromedp.Run(ctx, shoot); !bytes.Equal(picture, before) {
+			same = 0
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, name+".png"), picture, 0o600) //nolint:gosec // a folder of the tester's own choosing
 	}
