@@ -14,6 +14,7 @@ import (
 // the house; a change to it is a change of architecture, so argue for it in the
 // commit message. Packages for tests stand here too; _test.go files are free.
 var arrows = map[string][]string{
+	"internal/browsertest":     {},
 	"internal/fault":           {},
 	"internal/database":        {"internal/fault"},
 	"internal/database/dbtest": {"internal/database", "internal/devstack", "migrations"},
@@ -30,6 +31,7 @@ var arrows = map[string][]string{
 
 // lone says which outside module may be imported by which of our packages only.
 var lone = map[string][]string{
+	"github.com/chromedp":                 {"internal/browsertest"},
 	"github.com/hibiken/asynq":            {"internal/queue"},
 	"github.com/redis/go-redis":           {"internal/queue", "internal/devstack", "cmd/quayside"},
 	"github.com/wneessen/go-mail":         {"internal/notify"},

@@ -178,6 +178,7 @@ var otherViolations = []violation{
 	{"a_line_ships_once", `INSERT INTO shipment_lines VALUES ('o3', 1, '00000000-0000-7000-8000-000000000003')`},
 	{"shipment_lines_order_id_line_fkey", `INSERT INTO shipment_lines VALUES ('o3', 2, '00000000-0000-7000-8000-000000000003')`},
 	{"a_customer_is_told_once", `INSERT INTO letters SELECT gen_random_uuid(), order_id, kind, about, address, facts, state, attempts, not_before, rung_at, message_id, subject, text, html, last_error, posted_at FROM letters`},
+	{"a_resend_says_who_asked_for_it", `UPDATE letters SET resend_of = id`},
 	{"letter_state_is_known", `UPDATE letters SET state = 'odd'`},
 	{"a_sent_letter_has_its_time", `UPDATE letters SET state = 'sent'`},
 	{"a_sent_letter_has_its_time", `UPDATE letters SET sent_at = now()`},

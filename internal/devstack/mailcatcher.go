@@ -24,6 +24,7 @@ type Mail struct {
 	Text      string    `json:"text"`       // the text/plain part, UTF-8; "" when there is none
 	HTML      string    `json:"html"`       // the text/html part, UTF-8; "" when there is none; as unsafe as it came
 	MessageID string    `json:"message_id"` // without the angle brackets
+	Order     string    `json:"order"`      // header X-Order-ID; "" when there is none
 	Received  time.Time `json:"received"`
 	Raw       string    `json:"raw"` // as sent, with CRLF
 }
@@ -42,7 +43,7 @@ type MailCatcher struct {
 	mails   []Mail // oldest first
 	lastID  int
 	bytes   int           // of all Raw
-	arrived chan struct{} // closed, and replaced, when a mail arrives
+	changed chan struct{} // closed, and replaced, when a mail arrives or all are deleted
 
 	stop    sync.Once
 	stopErr error
@@ -69,7 +70,7 @@ func StartMailCatcher(ctx context.Context, smtpAddr, httpAddr string) (*MailCatc
 		SMTPURL: localURL("smtp", g.Addr()),
 		PageURL: localURL("http", web.Addr()) + "/",
 		gate:    g,
-		arrived: make(chan struct{}),
+		changed: make(chan struct{}),
 	}
 	m.smtp = smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
 		return &mailSession{catcher: m, conn: c.Conn()}, nil
@@ -95,7 +96,7 @@ func (m *MailCatcher) Messages() []Mail {
 func (m *MailCatcher) WaitFor(ctx context.Context, matches func(Mail) bool) (Mail, error) {
 	for seen := 0; ; {
 		m.mu.Lock()
-		mails, arrived := slices.Clone(m.mails), m.arrived
+		mails, changed := slices.Clone(m.mails), m.changed
 		m.mu.Unlock()
 		for _, mail := range mails {
 			if mail.ID > seen && matches(mail) {
@@ -104,7 +105,7 @@ func (m *MailCatcher) WaitFor(ctx context.Context, matches func(Mail) bool) (Mai
 			seen = max(seen, mail.ID)
 		}
 		select {
-		case <-arrived:
+		case <-changed:
 		case <-ctx.Done():
 			return Mail{}, fmt.Errorf("wait for a mail, %d others came: %w", seen, context.Cause(ctx))
 		}
@@ -138,8 +139,28 @@ func (m *MailCatcher) keep(mail Mail) {
 		m.bytes -= len(m.mails[0].Raw)
 		m.mails = slices.Delete(m.mails, 0, 1)
 	}
-	close(m.arrived)
-	m.arrived = make(chan struct{})
+	m.tell()
+}
+
+// Clear deletes all mails. Later ones count on from where these ended.
+func (m *MailCatcher) Clear() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mails, m.bytes = nil, 0
+	m.tell()
+}
+
+// tell wakes all who wait for a change. The lock is held.
+func (m *MailCatcher) tell() {
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// onChange is closed at the next change.
+func (m *MailCatcher) onChange() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.changed
 }
 
 // mailSession is one SMTP connection.

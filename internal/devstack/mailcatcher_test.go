@@ -3,6 +3,7 @@
 package devstack
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -80,7 +81,7 @@ func TestMailRoundTrip(t *testing.T) {
 	t.Parallel()
 	m := startCatcher(t)
 	_, page := get(t, m.PageURL)
-	contains(t, page, "No mail yet", "shows up here", `http-equiv="refresh"`, "prefers-color-scheme")
+	contains(t, page, "No mail yet", "shows up here", "quayside trigger", `http-equiv="refresh"`, "prefers-color-scheme")
 
 	check(t, send(m, multipartMail))
 	mail, err := m.WaitFor(t.Context(), func(mail Mail) bool { return mail.MessageID == "m1@example.com" })
@@ -98,19 +99,133 @@ func TestMailRoundTrip(t *testing.T) {
 		}
 	}
 
-	_, list := get(t, m.PageURL)
-	res, one := get(t, fmt.Sprintf("%smail/%d", m.PageURL, mail.ID))
-	for _, page := range []string{list, one} {
-		contains(t, page, "&lt;script&gt;alert(1)&lt;/script&gt; € 5 paid", "anna@example.com, bob@example.com")
-		if strings.Contains(page, "<script") {
-			t.Errorf("script in %s", page)
+	path := fmt.Sprintf("%smail/%d", m.PageURL, mail.ID)
+	pages := map[string]string{}
+	for _, view := range []string{"", "?view=html", "?view=text", "?view=headers", "?view=source", "?view=phone", "?view=odd"} {
+		res, page := get(t, path+view)
+		pages[view] = page
+		contains(t, page, "&lt;script&gt;alert(1)&lt;/script&gt; € 5 paid", "anna@example.com, bob@example.com", "Café Quay &lt;shop@example.com&gt;")
+		contains(t, res.Header.Get("Content-Security-Policy"), "default-src 'none'; script-src 'sha256-")
+		if strings.Count(page, "<script") != 1 || strings.Contains(page, "<b>Paid</b>") {
+			t.Errorf("something of the mail could run in %s: %s", view, page)
 		}
 	}
-	contains(t, one, "&lt;/pre&gt;&lt;script&gt;alert(2)", `sandbox="allow-popups`, "Café Quay &lt;shop@example.com&gt;")
-	contains(t, res.Header.Get("Content-Security-Policy"), "default-src 'none'")
-	if strings.Contains(one, "<b>Paid</b>") {
-		t.Error("the mail's HTML is in the page itself")
+	for _, view := range []string{"", "?view=html", "?view=phone", "?view=odd"} {
+		contains(t, pages[view], `sandbox="allow-popups`)
 	}
+	contains(t, pages["?view=text"], "&lt;/pre&gt;&lt;script&gt;alert(2)")
+	contains(t, pages["?view=headers"], "<dt>Message-ID</dt><dd>&lt;m1@example.com&gt;</dd>", "<dt>From</dt><dd>Café Quay")
+	contains(t, pages["?view=source"], "From: =?utf-8?q?Caf=C3=A9_Quay?=", "ZXJ0KDMpPC9zY3JpcHQ")
+}
+
+// A mail without HTML, or without text, opens with what it has.
+func TestMailWithOnePart(t *testing.T) {
+	t.Parallel()
+	m := startCatcher(t)
+	check(t, send(m, "Subject: a\nX-Order-ID: 1001\n\nwords"))
+	check(t, send(m, "Subject: b\nContent-Type: text/html\n\n<p>words"))
+	_, text := get(t, m.PageURL+"mail/1?view=phone")
+	_, html := get(t, m.PageURL+"mail/2?view=text")
+	contains(t, text, "<pre", "order 1001", "<dt>Order</dt><dd>1001</dd>")
+	contains(t, html, "<iframe")
+	if strings.Contains(text, "<iframe") || strings.Contains(html, "<pre") {
+		t.Error("shows a part that is not there")
+	}
+}
+
+// A search finds mails with all its words, in any case, wherever they stand,
+// and says when there is none.
+func TestSearchMails(t *testing.T) {
+	t.Parallel()
+	m := startCatcher(t)
+	check(t, send(m, "Subject: Order 1001 received\nFrom: Quay <shop@example.com>\nX-Order-ID: 1001\n\nPlease pay."))
+	check(t, send(m, "Subject: Order 1002 received\n\nÖlçer & Söhne"))
+	for q, want := range map[string]string{
+		"": "2 1", "order": "2 1", "RECEIVED+1001": "1", "quay": "1", "bob@example.com": "2 1", "please": "1", "%C3%96L%C3%87ER": "2", "1003": "", "%27%22%3C": "",
+	} {
+		var list struct{ Messages []Mail }
+		_, body := get(t, m.PageURL+"api/messages?q="+q)
+		check(t, json.Unmarshal([]byte(body), &list))
+		var got []string
+		for _, mail := range list.Messages {
+			got = append(got, fmt.Sprint(mail.ID))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%q: %v, want %s", q, got, want)
+		}
+	}
+	_, page := get(t, m.PageURL+`?q=%3Cnone%3E`)
+	contains(t, page, "None of the 2 mails has “&lt;none&gt;” in it", `value="&lt;none&gt;"`, "0 of 2")
+	_, page = get(t, m.PageURL+`mail/1?q=order`)
+	contains(t, page, `href="/mail/1?q=order&amp;view=text"`, `href="/mail/2?q=order"`, `href="/?q=order"`)
+}
+
+// All mails are deleted by a button or a script, but not by a page from
+// elsewhere that is open in the same browser.
+func TestDeleteMails(t *testing.T) {
+	t.Parallel()
+	m := startCatcher(t)
+	ask := func(method, path, from string) int {
+		r, err := http.NewRequest(method, m.PageURL+path, nil)
+		check(t, err)
+		if from != "" {
+			r.Header.Set("Sec-Fetch-Site", from)
+		}
+		res, err := http.DefaultTransport.RoundTrip(r)
+		check(t, err)
+		check(t, res.Body.Close())
+		return res.StatusCode
+	}
+	for i, c := range []struct {
+		method, path, from string
+		status, left       int
+	}{
+		{"POST", "clear", "cross-site", 403, 1},
+		{"DELETE", "api/messages", "cross-site", 403, 2},
+		{"GET", "clear", "", 405, 3},
+		{"POST", "clear", "same-origin", 303, 0},
+		{"DELETE", "api/messages", "", 204, 0},
+	} {
+		check(t, send(m, "Subject: s\n\n"))
+		if got, left := ask(c.method, c.path, c.from), len(m.Messages()); got != c.status || left != c.left {
+			t.Errorf("%+v: %d, %d left", c, got, left)
+		}
+		if mails := m.Messages(); c.left > 0 && mails[len(mails)-1].ID != i+1 {
+			t.Errorf("numbers begin again: %+v", mails)
+		}
+	}
+	check(t, send(m, "Subject: s\n\n"))
+	if got := m.Messages()[0].ID; got != 6 {
+		t.Errorf("the next one has number %d", got)
+	}
+}
+
+// Whoever listens for changes hears of each, and is let go when the catcher ends.
+func TestMailChanges(t *testing.T) {
+	t.Parallel()
+	m := startCatcher(t)
+	res, err := http.Get(m.PageURL + "changes")
+	check(t, err)
+	defer func() { _ = res.Body.Close() }()
+	if kind := res.Header.Get("Content-Type"); kind != "text/event-stream; charset=utf-8" {
+		t.Errorf("type %s", kind)
+	}
+	lines := bufio.NewScanner(res.Body)
+	hear := func(want string) {
+		t.Helper()
+		for lines.Scan() && lines.Text() == "" {
+		}
+		if lines.Text() != want {
+			t.Errorf("heard %q, want %q", lines.Text(), want)
+		}
+	}
+	hear(": listening")
+	check(t, send(m, "Subject: s\n\n"))
+	hear("data: changed")
+	m.Clear()
+	hear("data: changed")
+	check(t, m.Close())
+	hear("")
 }
 
 // The mail's own HTML is served where it has no origin, no scripts and no network.
@@ -152,6 +267,12 @@ func TestMailAPI(t *testing.T) {
 	_, body = get(t, m.PageURL+"api/messages")
 	var list struct{ Messages []Mail }
 	check(t, json.Unmarshal([]byte(body), &list))
+	if res, one := get(t, m.PageURL+"api/messages/2"); res.StatusCode != http.StatusOK || !strings.Contains(body, one) {
+		t.Errorf("one alone: %s", one)
+	}
+	if res, _ := get(t, m.PageURL+"api/messages/3"); res.StatusCode != http.StatusNotFound {
+		t.Errorf("one that is not there: %s", res.Status)
+	}
 	if len(list.Messages) != 2 || list.Messages[0].Subject != "two" || list.Messages[1].Text != "body\n" {
 		t.Errorf("got %s", body)
 	}
@@ -188,7 +309,7 @@ func TestOldMailsGo(t *testing.T) {
 		t.Errorf("%d mails, %d to %d", len(mails), mails[0].ID, mails[len(mails)-1].ID)
 	}
 	_, page := get(t, m.PageURL+"mail/6")
-	contains(t, page, "<h1>s</h1>")
+	contains(t, page, "<h2>s</h2>")
 }
 
 // WaitFor sees mails that come later, and gives up with its context.

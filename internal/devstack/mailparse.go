@@ -22,6 +22,7 @@ func parseMail(raw string) Mail {
 	out.From = decodeWords(msg.Header.Get("From"))
 	out.Subject = decodeWords(msg.Header.Get("Subject"))
 	out.MessageID = clean(strings.Trim(msg.Header.Get("Message-Id"), " <>"))
+	out.Order = clean(msg.Header.Get("X-Order-Id"))
 	out.readPart(textproto.MIMEHeader(msg.Header), msg.Body, 0)
 	return out
 }
@@ -85,6 +86,32 @@ func decodeWords(s string) string {
 		s = out
 	}
 	return clean(s)
+}
+
+// header is one line of a mail's head, unfolded and decoded.
+type header struct{ Name, Value string }
+
+// readHeaders lists the head of a mail in its order; what is no header is left out.
+func readHeaders(raw string) (all []header) {
+	for line := range strings.Lines(raw) {
+		line = strings.TrimRight(line, "\r\n")
+		if line == "" {
+			break
+		}
+		name, value, ok := strings.Cut(line, ":")
+		switch {
+		case line[0] == ' ' || line[0] == '\t':
+			if len(all) > 0 {
+				all[len(all)-1].Value += " " + strings.TrimSpace(line)
+			}
+		case ok:
+			all = append(all, header{name, strings.TrimSpace(value)})
+		}
+	}
+	for i := range all {
+		all[i].Name, all[i].Value = clean(all[i].Name), decodeWords(all[i].Value)
+	}
+	return all
 }
 
 func clean(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

@@ -44,13 +44,14 @@ type Facts struct {
 	TrackingNumber string     `json:"tracking_number,omitempty"`
 	Reason         string     `json:"reason,omitempty"` // of a cancellation
 	Items          []Line     `json:"items"`
+	Parcel         []Line     `json:"parcel,omitempty"` // what is in this parcel, when it is not the whole order; without prices
 }
 
 // Line is one line of an order in a letter.
 type Line struct {
 	Name     string `json:"name"`
 	Quantity int64  `json:"quantity"`
-	Price    string `json:"price"` // of the whole line
+	Price    string `json:"price,omitempty"` // of the whole line
 }
 
 // State is where a letter stands.
@@ -90,4 +91,7 @@ type Letter struct {
 	PostedAt  time.Time  `json:"posted_at"`
 	StartedAt *time.Time `json:"started_at"`
 	SentAt    *time.Time `json:"sent_at"`
+	ResendOf  *uuid.UUID `json:"resend_of"` // the letter it tells again
+	PostedBy  string     `json:"posted_by"` // admin:NAME who asked for a resend, else ""
+	Note      string     `json:"note"`      // why
 }

@@ -47,22 +47,25 @@ func (o *Outbox) Post(tx database.Tx, letters []Letter) error {
 	rows = slices.CompactFunc(rows, func(a, b Letter) bool { return same(a, b) == 0 })
 	for i := range rows {
 		l := &rows[i]
-		id, err := uuid.NewV7()
-		if err != nil {
-			return fmt.Errorf("name a letter of order %s: %w", l.OrderID, err)
+		if l.ID == uuid.Nil {
+			id, err := uuid.NewV7()
+			if err != nil {
+				return fmt.Errorf("name a letter of order %s: %w", l.OrderID, err)
+			}
+			l.ID = id
 		}
-		l.ID, l.State, l.MessageID = id, Queued, "letter-"+id.String()+"@"+o.domain()
+		l.State, l.MessageID = Queued, "letter-"+l.ID.String()+"@"+o.domain()
 		l.Facts = plainFacts(l.Facts) // a NUL in a name must not undo the payment it is about
 		l.PostedAt, l.RungAt = tx.Now, tx.Now
 		if l.NotBefore.IsZero() {
 			l.NotBefore = tx.Now
 		}
 		if !l.NotBefore.After(tx.Now) {
-			queue.RingAfter(tx, o.bell, sendJob.With(sendArgs{LetterID: id}))
+			queue.RingAfter(tx, o.bell, sendJob.With(sendArgs{LetterID: l.ID}))
 		}
 	}
 	err := database.InsertOr(tx, "letters",
-		"id, order_id, kind, about, address, facts, state, not_before, rung_at, message_id, posted_at", rows,
+		"id, order_id, kind, about, address, facts, state, not_before, rung_at, message_id, posted_at, resend_of, posted_by, note", rows,
 		`ON CONFLICT ON CONSTRAINT a_customer_is_told_once DO UPDATE SET state = excluded.state, facts = excluded.facts,
 			address = excluded.address, not_before = excluded.not_before, rung_at = excluded.rung_at, last_error = ''
 		WHERE letters.state = 'dropped'`)
@@ -115,7 +118,10 @@ func (o *Outbox) Withdraw(tx database.Tx, withdrawals []Withdrawal) error {
 
 // never is the not_before of a letter whose one resend is taken: it stays
 // unknown for good.
-const never = "9999-12-31T00:00:00Z"
+const (
+	never     = "9999-12-31T00:00:00Z"
+	neverYear = 9999
+)
 
 // due finds letters that may be sent now: new ones, ones whose backoff is
 // over, and unknown ones that have waited for their one resend.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	html "html/template"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 	text "text/template"
 	"time"
@@ -14,32 +16,52 @@ import (
 //go:embed templates
 var files embed.FS
 
-// A template of one kind: KIND.txt defines subject and body, KIND.html
-// preheader and body. The layouts around them are letter.txt and letter.html.
+// pair is the template of one kind. KIND.txt defines subject, title and the
+// text's body; KIND.html defines preheader, badge, perhaps button, and the
+// HTML's body. The layouts around them are letter.txt and letter.html.
 type pair struct {
 	text *text.Template
 	html *html.Template
 }
 
+// Kinds are all kinds of letters, in the order of an order's life.
+var Kinds = []Kind{OrderReceived, PaymentConfirmed, PaymentFailed, OrderExpired, OrderCancelled, OrderShipped, GoodsGone}
+
 var templates = func() map[Kind]pair {
 	all := map[Kind]pair{}
-	for _, kind := range []Kind{OrderReceived, PaymentConfirmed, PaymentFailed, OrderExpired, OrderCancelled, OrderShipped, GoodsGone} {
-		name := "templates/" + string(kind)
+	for _, kind := range Kinds {
+		words, body := "templates/"+string(kind)+".txt", "templates/"+string(kind)+".html"
 		all[kind] = pair{
-			text: text.Must(text.New("letter.txt").Funcs(funcs).ParseFS(files, "templates/letter.txt", name+".txt")),
-			html: html.Must(html.New("letter.html").Funcs(funcs).ParseFS(files, "templates/letter.html", name+".html")),
+			text: text.Must(text.New("letter.txt").Funcs(funcs).ParseFS(files, "templates/letter.txt", words)),
+			html: html.Must(html.New("letter.html").Funcs(funcs).ParseFS(files, "templates/letter.html", words, body)), // body's body counts, it comes later
 		}
 	}
 	return all
 }()
 
 var funcs = map[string]any{
-	"utc": func(t *time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04 UTC") },
+	"utc":  func(t *time.Time) string { return t.UTC().Format("2 Jan 2006, 15:04 UTC") },
+	"row":  row,
+	"rule": rule,
+	"fact": func(style, label, value string) fact { return fact{style, label, value} },
+	// Outlook on Windows knows no max-width: a table only it can see holds the letter together.
+	"outlook": func(end int) html.HTML {
+		return []html.HTML{
+			`<!--[if mso]><table role="presentation" align="center" width="600" cellpadding="0" cellspacing="0"><tr><td><![endif]-->`,
+			`<!--[if mso]></td></tr></table><![endif]-->`,
+		}[end]
+	},
+	// Blanks behind the preheader, so that an inbox shows it alone and not the greeting after it.
+	"filler": func() html.HTML { return html.HTML(strings.Repeat("&#8199;&#847; ", 70)) }, //nolint:gosec // a constant
 }
+
+// fact is a label with a value beneath it; style is "big", "code" or "".
+type fact struct{ Style, Label, Value string }
 
 // page is what a template sees.
 type page struct {
 	Shop string
+	Kind Kind
 	Facts
 	More int // items beyond those listed
 }
@@ -52,11 +74,42 @@ func (p page) ToPay() string {
 	return p.Total
 }
 
+// linkLike finds what mail programs would turn into a link. A name that is one
+// was typed to send somebody else's customers there.
+var linkLike = regexp.MustCompile(`(?i)[/@]|www\.|\pL{2,}\.\pL{2,}`)
+
+// Greeting is the name to greet, "" for none.
+func (p page) Greeting() string {
+	if linkLike.MatchString(p.CustomerName) {
+		return ""
+	}
+	return plain(p.CustomerName, maxGreetingRunes)
+}
+
+// total is a row beneath the items.
+type total struct {
+	Label, Value string
+	Strong       bool // it is the sum that matters
+}
+
+// Totals are what the order costs and how the money stands.
+func (p page) Totals() []total {
+	paying := p.Kind == OrderReceived || p.Kind == PaymentFailed
+	all := []total{
+		{"Order total", p.Total, true},
+		{"Received", p.Got, false},
+		{"Still to pay", p.Missing, paying},
+		{"To be refunded", p.RefundDue, true},
+	}
+	return slices.DeleteFunc(all, func(t total) bool { return t.Value == "" || t.Label == "Still to pay" && !paying })
+}
+
 const (
-	maxNameRunes    = 200
-	maxReasonRunes  = 1000
-	maxSubjectRunes = 200
-	maxListedItems  = 100
+	maxNameRunes     = 200
+	maxGreetingRunes = 60 // fits a line of text, so no part of a name ever begins one
+	maxReasonRunes   = 1000
+	maxSubjectRunes  = 200
+	maxListedItems   = 100
 )
 
 // Render writes a letter in the name of shop: the subject, the plain text and
@@ -66,7 +119,7 @@ func Render(shop string, l Letter) (subject, body, page string, err error) {
 	if !known {
 		return "", "", "", fmt.Errorf("letter %s: there is no template %q", l.ID, l.Kind)
 	}
-	data := pageOf(shop, l.Facts)
+	data := pageOf(shop, l.Kind, l.Facts)
 	var s, b, h strings.Builder
 	if err = t.text.ExecuteTemplate(&s, "subject", data); err == nil {
 		err = t.text.Execute(&b, data)
@@ -77,18 +130,19 @@ func Render(shop string, l Letter) (subject, body, page string, err error) {
 	if err != nil {
 		return "", "", "", fmt.Errorf("letter %s: %w", l.ID, err)
 	}
-	return plain(s.String(), maxSubjectRunes), tidy(b.String()), h.String(), nil
+	return plain(s.String(), maxSubjectRunes), tidy(b.String()), strings.TrimSpace(h.String()) + "\n", nil
 }
 
-func pageOf(shop string, f Facts) page {
+func pageOf(shop string, kind Kind, f Facts) page {
 	f = plainFacts(f)
-	p := page{Shop: plain(shop, maxNameRunes), Facts: f}
+	p := page{Shop: plain(shop, maxNameRunes), Kind: kind, Facts: f}
 	if p.Shop == "" {
 		p.Shop = "our shop"
 	}
 	if len(f.Items) > maxListedItems {
 		p.Items, p.More = f.Items[:maxListedItems], len(f.Items)-maxListedItems
 	}
+	p.Parcel = f.Parcel[:min(len(f.Parcel), maxListedItems)]
 	return p
 }
 
@@ -103,12 +157,16 @@ func plainFacts(f Facts) Facts {
 	} {
 		*s = plain(*s, maxNameRunes)
 	}
-	items := make([]Line, len(f.Items))
-	for i, it := range f.Items {
-		items[i] = Line{Name: plain(it.Name, maxNameRunes), Quantity: it.Quantity, Price: plain(it.Price, maxNameRunes)}
-	}
-	f.Items = items
+	f.Items, f.Parcel = plainLines(f.Items), plainLines(f.Parcel)
 	return f
+}
+
+func plainLines(lines []Line) []Line {
+	all := make([]Line, len(lines))
+	for i, it := range lines {
+		all[i] = Line{Name: plain(it.Name, maxNameRunes), Quantity: it.Quantity, Price: plain(it.Price, maxNameRunes)}
+	}
+	return all
 }
 
 // plain makes s one line of at most limit runes: controls and line breaks
@@ -136,17 +194,4 @@ func link(s string) string {
 		return ""
 	}
 	return u.String()
-}
-
-// tidy leaves one empty line where templates made several.
-func tidy(s string) string {
-	var out []string
-	for line := range strings.SplitSeq(s, "\n") {
-		line = strings.TrimRight(line, " ")
-		if line == "" && (len(out) == 0 || out[len(out)-1] == "") {
-			continue
-		}
-		out = append(out, line)
-	}
-	return strings.TrimRight(strings.Join(out, "\n"), "\n") + "\n"
 }

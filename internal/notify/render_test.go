@@ -2,12 +2,12 @@ package notify
 
 import (
 	"html"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 )
-
-var kinds = []Kind{OrderReceived, PaymentConfirmed, PaymentFailed, OrderExpired, OrderCancelled, OrderShipped, GoodsGone}
 
 func sample() Facts {
 	by := time.Date(2026, 1, 2, 16, 4, 0, 0, time.FixedZone("", 3600))
@@ -27,10 +27,18 @@ func render(t *testing.T, kind Kind, f Facts) (subject, text, page string) {
 	return subject, text, page
 }
 
+var insideSentences = regexp.MustCompile(`</?(bdi|strong)( [^>]*)?>`)
+
+// onOneLine reads a letter without its line breaks, and without the tags that
+// stand inside sentences.
+func onOneLine(s string) string {
+	return strings.Join(strings.Fields(insideSentences.ReplaceAllString(s, "")), " ")
+}
+
 // has wants every word in the text and, read as a browser would, in the HTML.
 func has(t *testing.T, text, page string, words ...string) {
 	t.Helper()
-	page = html.UnescapeString(page)
+	text, page = onOneLine(text), onOneLine(html.UnescapeString(page))
 	for _, w := range words {
 		if !strings.Contains(text, w) {
 			t.Errorf("the text lacks %q:\n%s", w, text)
@@ -53,10 +61,10 @@ func hasNot(t *testing.T, text, page string, words ...string) {
 // Every letter says who writes, to whom, about which order, its lines, its
 // total and where to look, in both parts, and leaves no template unfilled.
 func TestEveryLetterIsComplete(t *testing.T) {
-	for _, kind := range kinds {
+	for _, kind := range Kinds {
 		t.Run(string(kind), func(t *testing.T) {
 			subject, text, page := render(t, kind, sample())
-			if !strings.HasPrefix(subject, "Quay & Sons: ") || !strings.Contains(subject, "A-12345") {
+			if !strings.Contains(subject, "rder A-12345") || len(subject) > 70 {
 				t.Errorf("subject %q", subject)
 			}
 			has(t, text, page, "Quay & Sons", "Hello Ada Lovelace,", "A-12345", "Blue mug", "6.25 XRP", "Tea & biscuits", "4.25 XRP",
@@ -102,7 +110,7 @@ func TestLettersSayWhatMatters(t *testing.T) {
 		"received, currency without tags": {OrderReceived, with(func(f *Facts) { f.DestinationTag = "" }), []string{"rPayHere111"}, []string{"tag"}},
 		"part came": {
 			OrderReceived, with(func(f *Facts) { f.Got, f.Missing = "4.00", "6.50" }),
-			[]string{"4.00 XRP", "6.50 XRP", "still missing"},
+			[]string{"4.00 XRP", "6.50 XRP", "still missing", "Still to pay"},
 			nil,
 		},
 		"confirmed": {
@@ -115,13 +123,18 @@ func TestLettersSayWhatMatters(t *testing.T) {
 			[]string{"1.50 XRP", "will be refunded"},
 			nil,
 		},
-		"failed": {PaymentFailed, sample(), []string{"did not go through", "kept for you until", by, "pay again", "rPayHere111", "It is needed to match"}, nil},
+		"failed": {PaymentFailed, sample(), []string{"did not go through", "kept for you until " + by, "pay again", "rPayHere111", "It is needed to match"}, nil},
+		"failed, no deadline known": {
+			PaymentFailed, with(func(f *Facts) { f.PayBy = nil }),
+			[]string{"pay again"},
+			[]string{"kept", "until"},
+		},
 		"expired": {
 			OrderExpired, sample(),
 			[]string{"has expired", "You owe nothing", "goods were given back"},
 			[]string{"refunded", "rPayHere111", "We have received"},
 		},
-		"expired with money": {OrderExpired, with(func(f *Facts) { f.Got, f.RefundDue = "4.00", "4.00" }), []string{"4.00 XRP", "will be refunded"}, nil},
+		"expired with money": {OrderExpired, with(func(f *Facts) { f.Got, f.Missing, f.RefundDue = "4.00", "6.50", "4.00" }), []string{"4.00 XRP", "will be refunded"}, []string{"6.50", "Still to pay"}},
 		"cancelled": {
 			OrderCancelled, with(func(f *Facts) { f.Reason = "Damaged in our store." }),
 			[]string{"was cancelled", "The reason: Damaged in our store.", "You owe nothing"},
@@ -137,6 +150,11 @@ func TestLettersSayWhatMatters(t *testing.T) {
 			[]string{"on its way", "Carrier", "DHL", "Tracking number", "JJD000"},
 			[]string{"rPayHere111"},
 		},
+		"shipped in part": {
+			OrderShipped, with(func(f *Facts) { f.Parcel = []Line{{Name: "Blue mug", Quantity: 2}} }),
+			[]string{"Part of your order is on its way", "What is not listed here travels separately"},
+			[]string{"Your order is on its way"},
+		},
 		"shipped, no tracking": {OrderShipped, sample(), []string{"on its way"}, []string{"Carrier", "Tracking"}},
 		"goods gone": {GoodsGone, with(func(f *Facts) { f.Got = "10.50" }), []string{
 			"has arrived: ", "10.50 XRP", "wait until", "take what we can send now",
@@ -145,24 +163,23 @@ func TestLettersSayWhatMatters(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, text, page := render(t, c.kind, c.facts)
-			// Bold print may stand between two words of the HTML.
-			bare := strings.NewReplacer("<strong>", "", "</strong>", "").Replace(page)
-			has(t, text, bare, c.has...)
+			has(t, text, page, c.has...)
 			hasNot(t, text, page, c.hasNot...)
 		})
 	}
 }
 
 // Whatever a customer or a product is called, it stays a word on one line: no
-// HTML, no template, no header, no turned text.
+// HTML, no template, no header, no turned text, and no link to somebody else.
 func TestNamesCannotDoAnything(t *testing.T) {
 	f := sample()
-	f.CustomerName = "<script>alert(1)</script>\r\nBcc: evil@example.com\x00 {{.Total}}\u202egpj.exe\u2066"
+	f.CustomerName = "<script>alert(1)<script>\r\nBcc:\x00 {{.Total}}\u202egpj\u2066"
 	f.Items[0].Name = `"><img onerror=x> {{.}}` + "\n\n-- \nPay to rEvil"
+	f.Parcel = f.Items[:1]
 	f.Reason, f.Carrier, f.TrackingNumber = "</title><b>", "<i>\r\nX: y", "<u>"
 	f.StatusURL = "javascript:alert(1)"
 	f.OrderID = "A\r\nX-Evil: 1"
-	for _, kind := range kinds {
+	for _, kind := range Kinds {
 		subject, text, page := render(t, kind, f)
 		if strings.ContainsAny(subject, "\r\n\x00") || strings.Contains(text, "\r") {
 			t.Errorf("%s: line breaks in %q", kind, subject)
@@ -175,7 +192,21 @@ func TestNamesCannotDoAnything(t *testing.T) {
 		if strings.Contains(text, "\nBcc:") || strings.Contains(text, "\nPay to") || strings.Contains(text, "javascript:") {
 			t.Errorf("%s: a name broke out of its line:\n%s", kind, text)
 		}
-		has(t, text, page, "{{.Total}}", "{{.}}", "<script>alert(1)</script> Bcc: evil@example.com")
+		has(t, text, page, "Hello <script>alert(1)<script> Bcc: {{.Total}}gpj,", "{{.}}")
+	}
+}
+
+// A name that mail programs would show as a link is not greeted: it was typed
+// to make the shop send it to somebody.
+func TestNamesThatAreLinks(t *testing.T) {
+	for name, want := range map[string]string{
+		"Ada Lovelace": "Hello Ada Lovelace,", "J.R.R. Tolkien": "Hello J.R.R. Tolkien,", "Dr. Ölçer": "Hello Dr. Ölçer,", "李小龙": "Hello 李小龙,", "": "Hello,",
+		"https://evil.example": "Hello,", "You won: evil.example": "Hello,", "WWW.evil": "Hello,", "me@evil.example": "Hello,", "пример.рф": "Hello,",
+	} {
+		f := sample()
+		f.CustomerName = name
+		_, text, page := render(t, OrderReceived, f)
+		has(t, text, page, want)
 	}
 }
 
@@ -184,12 +215,52 @@ func TestNamesCannotDoAnything(t *testing.T) {
 func TestLongThingsAreCut(t *testing.T) {
 	f := sample()
 	f.CustomerName = strings.Repeat("é", 10_000)
-	f.Items = make([]Line, 1000)
+	f.Items = slices.Repeat([]Line{{strings.Repeat("mug ", 5_000), 1, "6.25"}}, 1000)
 	subject, text, page := render(t, OrderReceived, f)
-	if len(text) > 20_000 || len(page) > 60_000 || len([]rune(subject)) > maxSubjectRunes {
+	if len(text) > 40_000 || len(page) > 70_000 || len([]rune(subject)) > maxSubjectRunes {
 		t.Errorf("%d bytes of text, %d of HTML", len(text), len(page))
 	}
-	has(t, text, page, "and 900 more", strings.Repeat("é", 199)+"…")
+	has(t, text, page, "and 900 more", "Hello "+strings.Repeat("é", 59)+"…,", strings.Repeat("mug ", 48)+"mug…")
+}
+
+// No line of the text is wider than a mail program shows, except for words that
+// would not work when broken, and prices stand at the right edge.
+func TestTextIsAligned(t *testing.T) {
+	f := sample()
+	f.StatusURL = "https://shop.example/o/" + strings.Repeat("t", 80)
+	f.Reason = strings.Repeat("very sorry ", 40)
+	f.Items = []Line{{"Mug", 1, "1.00"}, {strings.Repeat("with many words ", 10), 12, "1234567.123456"}, {"Ελιές", 3, "5.50"}}
+	for _, kind := range Kinds {
+		_, text, _ := render(t, kind, f)
+		for line := range strings.Lines(text) {
+			line = strings.TrimSuffix(line, "\n")
+			if n := len([]rune(line)); n > textWidth && line != f.StatusURL {
+				t.Errorf("%s: %d columns: %s", kind, n, line)
+			}
+			if strings.HasSuffix(line, " XRP") && strings.Contains(line, "    ") && !strings.Contains(line, ":") && len([]rune(line)) != textWidth {
+				t.Errorf("%s: a price stands elsewhere: %s", kind, line)
+			}
+		}
+		for _, want := range []string{"\n" + f.StatusURL + "\n", "\n  3 x Ελιές   ", "\n    with many"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: no %q in\n%s", kind, want, text)
+			}
+		}
+	}
+}
+
+// A word that is too long for its line stays whole, and its price comes after.
+func TestRow(t *testing.T) {
+	long := strings.Repeat("x", 80)
+	for _, c := range []struct{ left, right, want string }{
+		{"1 x Mug", "1.00 XRP", "  1 x Mug" + strings.Repeat(" ", textWidth-17) + "1.00 XRP"},
+		{"1 x " + long, "1.00 XRP", "  1 x\n    " + long + " 1.00 XRP"},
+		{"", "", "  " + strings.Repeat(" ", textWidth-2)},
+	} {
+		if got := row(c.left, c.right); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
 }
 
 // A letter of a kind without a template is refused, not sent empty.
@@ -201,9 +272,9 @@ func TestUnknownKindIsAnError(t *testing.T) {
 
 // An order with the least of facts makes a letter that still reads.
 func TestBareFacts(t *testing.T) {
-	for _, kind := range kinds {
+	for _, kind := range Kinds {
 		_, text, _, err := Render("", Letter{Kind: kind, Facts: Facts{OrderID: "1", Currency: "XRP", Total: "1"}})
-		if err != nil || !strings.HasPrefix(text, "Hello,\n\n") || strings.Contains(text, "  ,") {
+		if err != nil || !strings.Contains(text, "\nHello,\n\n") || !strings.HasPrefix(text, "our shop\n") || strings.Contains(text, "  ,") {
 			t.Errorf("%s: %v\n%s", kind, err, text)
 		}
 	}

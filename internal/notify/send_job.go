@@ -83,7 +83,7 @@ func (o *Outbox) attempt(ctx context.Context, l claimed) error {
 	} else {
 		r = o.sender.Send(sendCtx, Message{
 			From: o.opts.From, FromName: plain(o.opts.ShopName, maxNameRunes), To: l.Address,
-			MessageID: l.MessageID, Subject: l.Subject, Text: l.Text, HTML: l.HTML,
+			MessageID: l.MessageID, OrderID: l.OrderID, Subject: l.Subject, Text: l.Text, HTML: l.HTML,
 		})
 	}
 	v, err := o.settleFirmly(ctx, l, r)

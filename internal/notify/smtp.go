@@ -29,6 +29,7 @@ type Message struct {
 	FromName  string // shown when From brings no name
 	To        string // one plain address
 	MessageID string // without <>
+	OrderID   string // goes into X-Order-ID, for filters and whoever answers the replies
 	Subject   string
 	Text      string
 	HTML      string
@@ -298,6 +299,9 @@ func compose(m Message, from *netmail.Address) (*mail.Msg, string, error) {
 	msg.SetMessageIDWithValue(m.MessageID)
 	msg.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: no out-of-office replies, please
 	msg.SetGenHeader("X-Auto-Response-Suppress", "All")
+	if m.OrderID != "" {
+		msg.SetGenHeader("X-Order-ID", plain(m.OrderID, maxNameRunes))
+	}
 	msg.SetBodyString(mail.TypeTextPlain, m.Text)
 	msg.AddAlternativeString(mail.TypeTextHTML, m.HTML)
 	return msg, to, nil

@@ -60,7 +60,7 @@ func TestClassify(t *testing.T) {
 
 func message(to string) Message {
 	return Message{
-		From: "shop@example.com", FromName: "Quay & Söhne", To: to, MessageID: "letter-1@example.com",
+		From: "shop@example.com", FromName: "Quay & Söhne", To: to, MessageID: "letter-1@example.com", OrderID: "12\r\nBcc: evil@example.com",
 		Subject: "Order 12: päid\r\nBcc: evil@example.com", Text: "Hello\n.\nBcc: x\n", HTML: "<p>Hello</p>",
 	}
 }
@@ -113,7 +113,7 @@ func TestSend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"Auto-Submitted": "auto-generated", "X-Auto-Response-Suppress": "All", "Bcc": "", "X-Mailer": "", "User-Agent": ""} {
+	for name, want := range map[string]string{"Auto-Submitted": "auto-generated", "X-Auto-Response-Suppress": "All", "X-Order-Id": "12 Bcc: evil@example.com", "Bcc": "", "X-Mailer": "", "User-Agent": ""} {
 		if got := raw.Header.Get(name); got != want {
 			t.Errorf("%s: %q", name, got)
 		}

@@ -318,6 +318,11 @@ func (b *Book) Ship(tx database.Tx, id, actor string, what Dispatch) (*Shipment,
 	f.write(notify.OrderShipped, sh.ID.String(), d)
 	letter := &f.letters[len(f.letters)-1]
 	letter.Facts.Carrier, letter.Facts.TrackingNumber = what.Carrier, what.TrackingNumber
+	if len(lines) < len(f.Items) {
+		for _, it := range lines {
+			letter.Facts.Parcel = append(letter.Facts.Parcel, notify.Line{Name: it.Name, Quantity: it.Quantity})
+		}
+	}
 	was := f.Status
 	if !slices.ContainsFunc(f.Items, func(it Item) bool { return !it.done() }) {
 		f.become(Fulfilled, c, d)

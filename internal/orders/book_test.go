@@ -311,6 +311,8 @@ func TestShip(t *testing.T) {
 	}
 	s.want("second parcel", s.status("1002")+" "+s.letters("1002"), "fulfilled paid fulfilled committed "+
 		"order_received dropped, order_shipped queued, order_shipped queued, payment_confirmed queued")
+	s.want("what the letters say is in the parcels", one[string](s, `SELECT string_agg(order_id || ' ' || COALESCE(facts->'parcel'->0->>'name', 'all') ||
+		COALESCE(facts->'parcel'->1->>'name', ''), ', ' ORDER BY posted_at, id) FROM letters WHERE kind = 'order_shipped'`), "whole all, 1002 A pot, 1002 A mug")
 }
 
 // Only a paid order that nothing holds is shipped.

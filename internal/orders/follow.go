@@ -302,6 +302,15 @@ func (f *File) outgrow(kinds ...notify.Kind) {
 
 // write posts a letter to the customer, with what is true now.
 func (f *File) write(kind notify.Kind, about string, d *desk, reason ...string) {
+	facts := f.facts()
+	if len(reason) > 0 {
+		facts.Reason = reason[0]
+	}
+	f.letters = append(f.letters, notify.Letter{OrderID: f.ID, Kind: kind, About: about, Address: f.CustomerEmail, Facts: facts, NotBefore: d.now})
+}
+
+// facts are what a letter may say now.
+func (f *File) facts() notify.Facts {
 	due := f.Got
 	if f.Status.takesMoney() {
 		due = decimal.Max(f.Got.Sub(f.owed()), decimal.Zero)
@@ -326,16 +335,13 @@ func (f *File) write(kind notify.Kind, about string, d *desk, reason ...string) 
 	if f.TxHash != nil {
 		facts.TxHash = *f.TxHash
 	}
-	if len(reason) > 0 {
-		facts.Reason = reason[0]
-	}
 	for _, it := range f.Items {
 		if it.GivenUp {
 			continue
 		}
 		facts.Items = append(facts.Items, notify.Line{Name: it.Name, Quantity: it.Quantity, Price: Amount(it.UnitPrice.Mul(decimal.NewFromInt(it.Quantity)))})
 	}
-	f.letters = append(f.letters, notify.Letter{OrderID: f.ID, Kind: kind, About: about, Address: f.CustomerEmail, Facts: facts, NotBefore: d.now})
+	return facts
 }
 
 // Amount prints money as people and the API read it: exact, at least two decimals.
