@@ -153,6 +153,13 @@ func (f *File) keep(reason bool, m matter, now time.Time) {
 	}
 }
 
+// believe closes the cases of an event that could not be applied, once it is.
+func (f *File) believe(n News, now time.Time) {
+	for _, code := range []Code{UnreadableEvent, EventDead, OrderMismatch} {
+		f.keep(false, matter{code: code, about: n.Key}, now)
+	}
+}
+
 // raise opens a case, once per matter. One that a person has closed stays
 // closed; one that settled itself opens again.
 func (f *File) raise(m matter, now time.Time) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"reflect"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -24,7 +25,32 @@ func (in *Inbox) AdminRoutes(api huma.API) {
 		OperationID: "show-event", Method: http.MethodGet, Path: "/api/v1/events/{id}",
 		Summary: "Show an event with its raw body, by our id or by PayQI's", Tags: tags, Errors: []int{http.StatusNotFound},
 	}, in.show)
+	detail := api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[eventDetail](), true, "")
+	huma.Register(api, huma.Operation{
+		OperationID: "replay-event", Method: http.MethodPost, Path: "/api/v1/events/{id}/replays", DefaultStatus: http.StatusAccepted,
+		Summary: "Apply an event again", Tags: tags, Errors: []int{http.StatusNotFound, http.StatusConflict},
+		Responses: map[string]*huma.Response{"200": {
+			Description: "It is applied already: nothing to do, and nothing was changed",
+			Content:     map[string]*huma.MediaType{"application/json": {Schema: detail}},
+		}},
+		Description: replayManual,
+	}, in.replay)
 }
+
+const replayManual = `Lets a worker read the event again and apply it, as if it had just come: with this version of Quayside, against ` +
+	`what is known now, with all its attempts. Safe to repeat: effects happen once, since an event only adds to what is known of a payment. ` + "\n\n" +
+	`The answer is 202 and the event as it stands, usually still received; show it again to see what became of it.
+
+| It is | What happens |
+| --- | --- |
+| received | it is tried at once, whatever it waits for |
+| parked | it looks for its order again |
+| ignored | it is read again: its order or its type may be known by now |
+| quarantined | it is read again; when it is applied now, its case closes |
+| dead | it has all its attempts again; when it is applied, its case closes |
+| refused | it is released, although its timestamp was not in time: that takes a note, and closes its case |
+| applied | 200, nothing to do |
+| another body under the id of an event that stands | 409: decide its case EVENT_CONFLICT |`
 
 // EventView is an event as the admin API promises it. It is exported because
 // huma documents the fields of exported embedded types only.
@@ -47,9 +73,18 @@ type EventView struct {
 
 type eventDetail struct {
 	EventView
-	Body       []byte   `json:"body" doc:"Exactly as signed, in base64"`
-	SHA256     string   `json:"sha256" doc:"Of the body, in hex"`
-	OtherForms []string `json:"other_forms" doc:"SHA-256 of deliveries that mean the same in other bytes"`
+	Body       []byte       `json:"body" doc:"Exactly as signed, in base64"`
+	SHA256     string       `json:"sha256" doc:"Of the body, in hex"`
+	OtherForms []string     `json:"other_forms" doc:"SHA-256 of deliveries that mean the same in other bytes"`
+	Replays    []ReplayView `json:"replays" doc:"When people had it applied again, newest first, at most 100"`
+}
+
+// ReplayView is one time that a person had an event applied again.
+type ReplayView struct {
+	At   time.Time `json:"at" doc:"When"`
+	By   string    `json:"by" doc:"Who: admin:NAME" example:"admin:bootstrap"`
+	Note string    `json:"note" doc:"Why, as it was given; may be empty"`
+	Was  string    `json:"was" enum:"received,ignored,parked,quarantined,dead,refused" doc:"The state of the event before"`
 }
 
 // eventRow is a row of the view events.
@@ -112,31 +147,105 @@ func (in *Inbox) list(ctx context.Context, q *listInput) (*struct{ Body web.Page
 	return &struct{ Body web.Page[EventView] }{page}, nil
 }
 
-type showInput struct {
+// EventPath names an event in a path. Huma fills exported embedded types only.
+type EventPath struct {
 	ID string `path:"id" maxLength:"300" doc:"Our id, or PayQI's event id"`
 }
 
-func (in *Inbox) show(ctx context.Context, q *showInput) (*struct{ Body eventDetail }, error) {
+func (in *Inbox) show(ctx context.Context, q *EventPath) (*struct{ Body eventDetail }, error) {
+	r, err := in.find(ctx, q.ID)
+	if err != nil {
+		return nil, err
+	}
+	d, err := in.detail(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return &struct{ Body eventDetail }{*d}, nil
+}
+
+// find looks an event up by our id or by PayQI's. Errors: NotFound.
+func (in *Inbox) find(ctx context.Context, id string) (*eventRow, error) {
 	where := "key = ?"
-	if _, err := uuid.Parse(q.ID); err == nil {
+	if _, err := uuid.Parse(id); err == nil {
 		where = "id = ?"
 	}
 	var rows []eventRow
-	if err := in.db.Read(ctx).Table("events").Where(where, q.ID).Limit(1).Find(&rows).Error; err != nil {
-		return nil, fmt.Errorf("event %s: %w", q.ID, database.Classify(err))
+	if err := in.db.Read(ctx).Table("events").Where(where, id).Limit(1).Find(&rows).Error; err != nil {
+		return nil, fmt.Errorf("event %s: %w", id, database.Classify(err))
 	}
 	if len(rows) == 0 {
-		return nil, fault.New(fault.NotFound, "event_not_found", "no event %s", q.ID)
+		return nil, fault.New(fault.NotFound, "event_not_found", "no event %s", id)
 	}
-	r := rows[0]
-	d := eventDetail{EventView: r.view(), Body: r.Body, SHA256: fmt.Sprintf("%x", r.Digest), OtherForms: []string{}}
+	return &rows[0], nil
+}
+
+// maxReplays bounds what one answer tells of an event's replays.
+const maxReplays = 100
+
+func (in *Inbox) detail(ctx context.Context, r *eventRow) (*eventDetail, error) {
+	d := &eventDetail{EventView: r.view(), Body: r.Body, SHA256: fmt.Sprintf("%x", r.Digest), OtherForms: []string{}, Replays: []ReplayView{}}
 	var forms [][]byte
 	err := in.db.Read(ctx).Raw(`SELECT digest FROM inbox_spellings WHERE inbox_id = ? ORDER BY first_seen_at`, r.ID).Scan(&forms).Error
 	if err != nil {
-		return nil, fmt.Errorf("forms of event %s: %w", q.ID, database.Classify(err))
+		return nil, fmt.Errorf("forms of event %s: %w", r.ID, database.Classify(err))
 	}
 	for _, f := range forms {
 		d.OtherForms = append(d.OtherForms, fmt.Sprintf("%x", f))
 	}
-	return &struct{ Body eventDetail }{d}, nil
+	var replays []Replay
+	err = in.db.Read(ctx).Where("inbox_id = ?", r.ID).Order("id DESC").Limit(maxReplays).Find(&replays).Error
+	if err != nil {
+		return nil, fmt.Errorf("replays of event %s: %w", r.ID, database.Classify(err))
+	}
+	for _, p := range replays {
+		d.Replays = append(d.Replays, ReplayView{At: p.At.UTC(), By: p.Actor, Note: p.Note, Was: p.Was})
+	}
+	return d, nil
+}
+
+// NewReplay is the body of POST /events/{id}/replays.
+type NewReplay struct {
+	Note string `json:"note,omitempty" maxLength:"500" pattern:"^\\P{Cc}*$" patternDescription:"one line without control characters" doc:"Why. Required to release a refused event; kept with the event and in the timeline of its order" example:"the database was full, it has room again"`
+}
+
+type replayInput struct {
+	EventPath
+	Body *NewReplay
+}
+
+type replayOutput struct {
+	Status int
+	Body   eventDetail
+}
+
+func (in *Inbox) replay(ctx context.Context, q *replayInput) (*replayOutput, error) {
+	r, err := in.find(ctx, q.ID)
+	if err != nil {
+		return nil, err
+	}
+	var note string
+	if q.Body != nil {
+		note = q.Body.Note
+	}
+	var again bool
+	err = in.db.InTx(ctx, func(tx database.Tx) (err error) {
+		again, err = in.Replay(tx, r.ID, web.Actor(ctx), note)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if r, err = in.find(ctx, r.ID.String()); err != nil {
+		return nil, err
+	}
+	d, err := in.detail(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	out := &replayOutput{Status: http.StatusAccepted, Body: *d}
+	if !again {
+		out.Status = http.StatusOK
+	}
+	return out, nil
 }
