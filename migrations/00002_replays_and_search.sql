@@ -22,3 +22,17 @@ CREATE TRIGGER replays_are_never_emptied BEFORE TRUNCATE ON replays
   FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 ALTER TABLE inbox_open ADD COLUMN replay_id uuid REFERENCES replays; -- the latest; NULL: nobody asked
+
+-- Statistics: what was earned in a period.
+CREATE INDEX orders_by_payment_time ON orders (paid_at) WHERE paid_at IS NOT NULL;
+
+-- Search: by beginnings of the words of a customer's name and address, of the
+-- order's id, and by whole transactions and tracking numbers. Nothing that is
+-- not in every Postgres is needed. What is no letter and no digit parts words,
+-- as in orders/search.go.
+CREATE FUNCTION words_of(email text, name text) RETURNS tsvector LANGUAGE sql IMMUTABLE PARALLEL SAFE
+  RETURN to_tsvector('simple'::regconfig, translate(email || ' ' || name, '!"#$%&''()*+,-./:;<=>?@[\]^_`{|}~', repeat(' ', 32)));
+CREATE INDEX orders_by_words ON orders USING gin (words_of(customer_email, customer_name));
+CREATE INDEX orders_by_id_prefix ON orders (lower(id) text_pattern_ops);
+CREATE INDEX payments_by_reused_transaction ON payments (upper(tx_hash)) WHERE counted = 'reused'; -- a_transaction_counts_once has the others
+CREATE INDEX shipments_by_tracking_number ON shipments (upper(tracking_number)) WHERE tracking_number <> '';

@@ -53,6 +53,7 @@ func (b *Book) AdminRoutes(api huma.API) {
 		OperationID: "list-cases", Method: http.MethodGet, Path: "/api/v1/cases",
 		Summary: "List what a person must decide, newest first", Tags: []string{"Cases"},
 	}, b.listCases)
+	b.statsRoute(api)
 }
 
 // NewOrder is the body of POST /orders.
@@ -137,39 +138,27 @@ type listInput struct {
 	PaymentStatus     string    `query:"payment_status" enum:"refunded,overpaid,refund_due,paid,underpaid,awaiting_confirmation,unpaid"`
 	FulfillmentStatus string    `query:"fulfillment_status" enum:"none,on_hold,queued,partial,fulfilled,delivered,returned"`
 	Email             string    `query:"email" maxLength:"254" doc:"The customer's address, whole, in any case"`
+	Q                 string    `query:"q" maxLength:"254" doc:"Finds orders by the beginnings of words of the customer's name or address (ada exam finds ada@example.com), by the beginning of the order's id, or by a whole payment id, transaction hash or tracking number; in any case, at least 3 characters" example:"ada"`
 	CreatedFrom       time.Time `query:"created_from" doc:"At or after this time (RFC 3339)"`
 	CreatedTo         time.Time `query:"created_to" doc:"Before this time (RFC 3339)"`
 }
 
 func (b *Book) list(ctx context.Context, in *listInput) (*struct{ Body web.Page[View] }, error) {
-	q := b.db.Read(ctx).Order("created_at DESC, id DESC").Limit(in.Limit + 1)
-	for column, want := range map[string]string{"status": in.Status, "payment_status": in.PaymentStatus, "fulfillment_status": in.FulfillmentStatus} {
-		if want != "" {
-			q = q.Where(column+" = ?", want)
-		}
-	}
-	if in.Email != "" {
-		q = q.Where("lower(customer_email) = lower(?)", in.Email)
-	}
-	if !in.CreatedFrom.IsZero() {
-		q = q.Where("created_at >= ?", in.CreatedFrom)
-	}
-	if !in.CreatedTo.IsZero() {
-		q = q.Where("created_at < ?", in.CreatedTo)
-	}
-	after, err := web.DecodeCursor(in.After, 2)
+	filter, err := in.filter()
 	if err != nil {
 		return nil, err
 	}
-	if after != nil {
-		at, err := time.Parse(time.RFC3339Nano, after[0])
-		if err != nil {
-			return nil, web.BadCursor()
-		}
-		q = q.Where("(created_at, id) < (?, ?)", at, after[1])
-	}
 	var rows []Order
-	if err := q.Find(&rows).Error; err != nil {
+	if in.Q == "" {
+		err = newest(filter(b.db.Read(ctx)), in.Limit+1).Find(&rows).Error
+	} else {
+		var finders []finder
+		if finders, err = findersOf(in.Q); err != nil {
+			return nil, err
+		}
+		rows, err = b.search(ctx, finders, filter, in.Limit+1)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("list orders: %w", database.Classify(err))
 	}
 	vs, err := b.views(ctx, rows)
@@ -178,6 +167,43 @@ func (b *Book) list(ctx context.Context, in *listInput) (*struct{ Body web.Page[
 	}
 	page := web.NewPage(vs, in.Limit, func(v View) string { return web.EncodeCursor(v.CreatedAt.Format(time.RFC3339Nano), v.ID) })
 	return &struct{ Body web.Page[View] }{page}, nil
+}
+
+// newest sorts orders as lists show them.
+func newest(q *gorm.DB, limit int) *gorm.DB { return q.Order("created_at DESC, id DESC").Limit(limit) }
+
+// filter narrows a query to the rows behind the cursor that pass.
+func (in *listInput) filter() (func(q *gorm.DB) *gorm.DB, error) {
+	after, err := web.DecodeCursor(in.After, 2)
+	if err != nil {
+		return nil, err
+	}
+	var at time.Time
+	if after != nil {
+		if at, err = time.Parse(time.RFC3339Nano, after[0]); err != nil {
+			return nil, web.BadCursor()
+		}
+	}
+	return func(q *gorm.DB) *gorm.DB {
+		for column, want := range map[string]string{"status": in.Status, "payment_status": in.PaymentStatus, "fulfillment_status": in.FulfillmentStatus} {
+			if want != "" {
+				q = q.Where(column+" = ?", want)
+			}
+		}
+		if in.Email != "" {
+			q = q.Where("lower(customer_email) = lower(?)", in.Email)
+		}
+		if !in.CreatedFrom.IsZero() {
+			q = q.Where("created_at >= ?", in.CreatedFrom)
+		}
+		if !in.CreatedTo.IsZero() {
+			q = q.Where("created_at < ?", in.CreatedTo)
+		}
+		if after != nil {
+			q = q.Where("(created_at, id) < (?, ?)", at, after[1])
+		}
+		return q
+	}, nil
 }
 
 type stepView struct {
