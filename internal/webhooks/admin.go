@@ -17,13 +17,15 @@ import (
 
 // AdminRoutes adds the operations on events, the inbox, to api.
 func (in *Inbox) AdminRoutes(api huma.API) {
-	tags := []string{"Events"}
+	tags := web.Tag(api, "Events", "What PayQI has sent: every authentic event once, byte for byte, and what became of it")
 	huma.Register(api, huma.Operation{
 		OperationID: "list-events", Method: http.MethodGet, Path: "/api/v1/events", Summary: "List events, newest first", Tags: tags,
+		Description: "Filters add up. Bodies are not in the list: show an event for its body.",
 	}, in.list)
 	huma.Register(api, huma.Operation{
 		OperationID: "show-event", Method: http.MethodGet, Path: "/api/v1/events/{id}",
 		Summary: "Show an event with its raw body, by our id or by PayQI's", Tags: tags, Errors: []int{http.StatusNotFound},
+		Description: "With it come the forms in which it was delivered, and when people had it applied again. An event without an id of PayQI's own goes by sha256: and the digest of its body.",
 	}, in.show)
 	detail := api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[eventDetail](), true, "")
 	huma.Register(api, huma.Operation{
@@ -55,20 +57,20 @@ const replayManual = `Lets a worker read the event again and apply it, as if it 
 // EventView is an event as the admin API promises it. It is exported because
 // huma documents the fields of exported embedded types only.
 type EventView struct {
-	ID          string     `json:"id"`
+	ID          string     `json:"id" doc:"Ours; in the order of arrival"`
 	EventID     *string    `json:"event_id" doc:"PayQI's own id; null when the event had none"`
 	Type        *string    `json:"type" doc:"Null when the event is unreadable"`
-	State       string     `json:"state" enum:"received,applied,ignored,parked,quarantined,dead,refused"`
+	State       string     `json:"state" enum:"received,applied,ignored,parked,quarantined,dead,refused" doc:"received: waits for a worker; applied and ignored: done; parked: waits for its order; quarantined: cannot be believed as it is; dead: applying it failed too often; refused: its timestamp was not in time"`
 	Reason      string     `json:"reason" doc:"Why it is in that state, when there is something to say"`
-	PaymentID   *string    `json:"payment_id"`
+	PaymentID   *string    `json:"payment_id" doc:"PayQI's payment; null when the event is unreadable"`
 	OrderID     *string    `json:"order_id" doc:"The order the event names"`
 	Contradicts *uuid.UUID `json:"contradicts" doc:"The event with the same id that came first and stands"`
 	Deliveries  int        `json:"deliveries" doc:"How often PayQI has sent it"`
 	Attempts    int        `json:"attempts" doc:"How often applying it was tried, while it waits"`
 	SecretLabel string     `json:"secret_label" doc:"Which webhook secret signed it: the first 8 hex digits of its SHA-256"`
-	ReceivedAt  time.Time  `json:"received_at"`
-	LastSeenAt  time.Time  `json:"last_seen_at"`
-	SettledAt   *time.Time `json:"settled_at"`
+	ReceivedAt  time.Time  `json:"received_at" doc:"When it came first"`
+	LastSeenAt  time.Time  `json:"last_seen_at" doc:"When it came last"`
+	SettledAt   *time.Time `json:"settled_at" doc:"When it was applied or ignored; null while it waits"`
 }
 
 type eventDetail struct {
@@ -116,9 +118,9 @@ func (r eventRow) view() EventView {
 
 type listInput struct {
 	web.PageParams
-	State   string `query:"state" enum:"received,applied,ignored,parked,quarantined,dead,refused"`
-	Type    string `query:"type" maxLength:"100"`
-	OrderID string `query:"order_id" maxLength:"64"`
+	State   string `query:"state" enum:"received,applied,ignored,parked,quarantined,dead,refused" doc:"Only events in this state"`
+	Type    string `query:"type" maxLength:"100" doc:"Only events of this type, such as payment.completed"`
+	OrderID string `query:"order_id" maxLength:"64" doc:"Only events that name this order"`
 }
 
 func (in *Inbox) list(ctx context.Context, q *listInput) (*struct{ Body web.Page[EventView] }, error) {
