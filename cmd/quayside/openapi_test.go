@@ -125,3 +125,49 @@ func TestAPIIsThere(t *testing.T) {
 		}
 	})
 }
+
+// HEAD answers wherever GET does, with the same status and headers and without
+// the body. Another method is 405 and told which there are. Every answer names
+// its request.
+func TestMethods(t *testing.T) {
+	t.Parallel()
+	w := stockroom(t)
+	address := strings.TrimPrefix(w.order("open").StatusURL, w.cfg.PublicURL)
+	for path, key := range map[string]string{
+		"/api/v1/orders": "Bearer " + worldKey, "/api/v1/orders/open": "Bearer " + worldKey, "/api/v1/orders/none": "Bearer " + worldKey,
+		"/api/v1/products/mug/movements": "Bearer " + worldKey, "/api/v1/stats?from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z": "Bearer " + worldKey,
+		"/api/v1/cases": "", "/healthz": "", "/readyz": "", "/docs": "", "/docs/swagger-ui.css": "", "/openapi.json": "", address: "", address + "/status": "", "/nothing": "",
+	} {
+		get, head := w.ask(http.MethodGet, path, "", "Authorization", key), w.ask(http.MethodHead, path, "", "Authorization", key)
+		if head.status != get.status || head.body != "" || head.header.Get("Content-Type") != get.header.Get("Content-Type") ||
+			head.header.Get("Content-Security-Policy") != get.header.Get("Content-Security-Policy") {
+			t.Errorf("HEAD %s: %d %v %q, GET: %d %v", path, head.status, head.header, head.body, get.status, get.header)
+		}
+		if get.header.Get("X-Request-Id") == "" || head.header.Get("X-Request-Id") == "" {
+			t.Errorf("%s: an answer without a request id", path)
+		}
+	}
+	doc := w.document()
+	operations(doc, func(_, path string, _ map[string]any) {
+		where := strings.NewReplacer("{sku}", "mug", "{id}", "open").Replace(path)
+		var want []string
+		for method := range doc["paths"].(map[string]any)[path].(map[string]any) {
+			want = append(want, strings.ToUpper(method))
+			if method == "get" {
+				want = append(want, http.MethodHead)
+			}
+		}
+		for _, method := range []string{http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace, "BREW"} {
+			r := w.ask(method, where, "")
+			allowed := strings.Split(r.header.Get("Allow"), ", ")
+			slices.Sort(allowed)
+			slices.Sort(want)
+			if r.status != http.StatusMethodNotAllowed || r.code() != "method_not_allowed" || !slices.Equal(allowed, want) || r.header.Get("X-Request-Id") == "" {
+				t.Errorf("%s %s: %d %v, want Allow %v", method, where, r.status, r.header, want)
+			}
+		}
+	})
+	if r := w.ask(http.MethodGet, "/api/v1/orders", "", "X-Request-Id", "mine-1"); r.header.Get("X-Request-Id") != "mine-1" {
+		t.Errorf("the caller's request id became %q", r.header.Get("X-Request-Id"))
+	}
+}
