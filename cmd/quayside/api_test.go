@@ -21,7 +21,7 @@ import (
 func (w *world) fingerprint() string {
 	w.t.Helper()
 	var all []string
-	for _, table := range []string{"products", "stock_movements", "orders", "order_items", "timeline", "payments", "inbox", "inbox_open", "cases", "shipments", "shipment_lines", "shipment_requests", "letters", "refunds"} {
+	for _, table := range []string{"products", "stock_movements", "orders", "order_items", "timeline", "payments", "inbox", "inbox_open", "replays", "cases", "shipments", "shipment_lines", "shipment_requests", "letters", "refunds"} {
 		all = append(all, table+" "+w.text(`SELECT count(*) || ' ' || COALESCE(md5(string_agg(r::text, '|' ORDER BY r::text)), '') FROM `+table+` r`))
 	}
 	return strings.Join(all, "\n")
@@ -147,6 +147,33 @@ func TestAPIBadRequests(t *testing.T) {
 		{"cancel with a control character", "POST", orders + "/open/cancellation", `{"reason":"a\u0007"}`, "422", nil},
 		{"cancel what is not", "POST", orders + "/none/cancellation", `{"reason":"r"}`, "404", nil},
 		{"id in the body", "POST", orders + "/open/cancellation", `{"reason":"r","id":"other"}`, "400 422", nil},
+		// Replays (ADM 66, 67).
+		{"replay what is not", "POST", "/api/v1/events/none/replays", `{}`, "404", nil},
+		{"replay what is not, by our id", "POST", "/api/v1/events/0197c3a0-5b1e-7c39-9d1f-2f6d6c1f5a10/replays", "", "404", nil},
+		{"replay without a key", "POST", "/api/v1/events/none/replays", "", "401", []string{"Authorization", ""}},
+		{"replay with a line break", "POST", "/api/v1/events/none/replays", `{"note":"a\nb"}`, "422", nil},
+		{"replay with a long note", "POST", "/api/v1/events/none/replays", `{"note":"` + strings.Repeat("a", 501) + `"}`, "422", nil},
+		{"replay with a note that is none", "POST", "/api/v1/events/none/replays", `{"note":1}`, "400 422", nil},
+		{"replay with a state", "POST", "/api/v1/events/none/replays", `{"state":"applied"}`, "400 422", nil},
+		{"replay with NUL", "POST", "/api/v1/events/none/replays", `{"note":"a\u0000"}`, "400 422", nil},
+		{"replay a list", "POST", "/api/v1/events/none/replays", `[]`, "400 422", nil},
+		// Statistics (ADM 55).
+		{"a period that ends before it begins", "GET", "/api/v1/stats?from=2026-02-01T00:00:00Z&to=2026-01-01T00:00:00Z", "", "422", nil},
+		{"a period of nothing", "GET", "/api/v1/stats?from=2026-02-01T00:00:00Z&to=2026-02-01T00:00:00Z", "", "422", nil},
+		{"1000 years", "GET", "/api/v1/stats?from=1026-02-01T00:00:00Z&to=2026-02-01T00:00:00Z", "", "422", nil},
+		{"a year by the hour", "GET", "/api/v1/stats?from=2025-02-01T00:00:00Z&to=2026-02-01T00:00:00Z&interval=hour", "", "422", nil},
+		{"an interval that is none", "GET", "/api/v1/stats?interval=day'--", "", "422", nil},
+		{"a time that is none", "GET", "/api/v1/stats?from=yesterday", "", "400 422", nil},
+		{"a date without a time", "GET", "/api/v1/stats?from=2026-02-01", "", "400 422", nil},
+		{"an unknown figure", "GET", "/api/v1/stats?currency=XRP", "", "400", nil},
+		// Search (ADM 50–53).
+		{"search for nothing", "GET", orders + "?q=", "", "400", nil},
+		{"search for two letters", "GET", orders + "?q=ab", "", "422", nil},
+		{"search for blanks", "GET", orders + "?q=%20%20%20%20", "", "422", nil},
+		{"search for 10 KB", "GET", orders + "?q=" + strings.Repeat("a", 10_000), "", "422", nil},
+		{"search twice", "GET", orders + "?q=abc&q=def", "", "400 422", nil},
+		{"search behind a bad cursor", "GET", orders + "?q=abc&after=WyJhIiwiYiJd", "", "400", nil},
+		{"search for bad bytes", "GET", orders + "?q=%ff%ff%ff", "", "400", nil},
 		// Lists (ADM 39–57).
 		{"limit -1", "GET", orders + "?limit=-1", "", "422", nil},
 		{"limit 0", "GET", orders + "?limit=0", "", "422", nil},
@@ -324,6 +351,9 @@ func TestAPIAnswersAsDocumented(t *testing.T) {
 	e.Data.Currency = "RLUSD" // a case
 	w.answered("200 OK", e)
 	w.await("the case", func() bool { return w.count(`SELECT count(*) FROM cases`) == 1 })
+	stale := newEvent("payment.pending", w.open("three", "mug"), "pay_three")
+	_, err := w.payqi.send(t.Context(), []byte(jsonOf(stale)), signGood, "1")
+	w.must(err)
 	check("ship-order", 201, "POST", "/api/v1/orders/one/shipments", `{"carrier":"DHL"}`)
 	check("cancel-order", 200, "POST", "/api/v1/orders/two/cancellation", `{"reason":"no"}`)
 	check("show-order", 200, "GET", "/api/v1/orders/one", "")
@@ -335,10 +365,16 @@ func TestAPIAnswersAsDocumented(t *testing.T) {
 	check("list-events", 200, "GET", "/api/v1/events", "")
 	check("show-event", 200, "GET", "/api/v1/events/"+e.ID, "")
 	check("list-cases", 200, "GET", "/api/v1/cases", "")
+	check("replay-event", 202, "POST", "/api/v1/events/"+w.text(`SELECT id FROM events WHERE state = 'refused'`)+"/replays", `{"note":"believed"}`)
+	check("replay-event", 200, "POST", "/api/v1/events/"+e.ID+"/replays", "")
+	check("show-event", 200, "GET", "/api/v1/events/"+w.text(`SELECT inbox_id FROM replays`), "")
+	check("show-stats", 200, "GET", "/api/v1/stats", "")
+	check("show-stats", 200, "GET", "/api/v1/stats?interval=week", "")
+	check("list-orders", 200, "GET", "/api/v1/orders?q=customers.example", "")
 	for _, operations := range doc.Paths {
 		for _, o := range operations {
 			if !played[o.OperationID] {
-				t.Logf("not played: %s", o.OperationID)
+				t.Errorf("not played: %s", o.OperationID)
 			}
 		}
 	}
@@ -373,6 +409,7 @@ func TestAPIPagesWhileRowsCome(t *testing.T) {
 	for _, list := range []struct{ path, key string }{
 		{"/api/v1/orders", "id"},
 		{"/api/v1/orders?status=pending", "id"},
+		{"/api/v1/orders?q=ada", "id"},
 		{"/api/v1/products", "sku"},
 		{"/api/v1/products/mug/movements", "id"},
 		{"/api/v1/events", "id"},
@@ -515,6 +552,14 @@ func TestLogsTellNoSecrets(t *testing.T) {
 	w.ask(http.MethodGet, "/o/"+token+"x/events", "", "Authorization", "")
 	w.ask(http.MethodGet, "/o/"+token+"/nothing", "", "Authorization", "")
 	w.ask(http.MethodGet, "/api/v1/orders?email=canary-mail@customers.example", "")
+	w.ask(http.MethodGet, "/api/v1/orders?q=canary-mail", "")
+	w.ask(http.MethodGet, "/api/v1/orders?q=canary-mail&limit=0", "")
+	w.ask(http.MethodGet, "/api/v1/orders?q=canary-mail&after=x", "")
+	w.ask(http.MethodGet, "/api/v1/orders?canary-mail=1", "")
+	w.ask(http.MethodGet, "/api/v1/orders/canary-mail@customers.example", "")
+	w.ask(http.MethodDelete, "/api/v1/orders/canary-mail@customers.example", "")
+	w.ask(http.MethodPost, "/api/v1/events/canary-mail@customers.example/replays", `{"note":"canary-metadata"}`)
+	w.ask(http.MethodGet, "/api/v1/stats?from=canary-mail", "")
 	w.ask(http.MethodGet, "/api/v1/orders?api_key="+worldKey, "")
 	w.ask(http.MethodGet, "/api/v1/orders", "", "Authorization", "Bearer qs_canary_wrong_key")
 	w.ask(http.MethodPost, "/api/v1/orders", `{"customer":{"email":"canary-mail@customers.example"`)

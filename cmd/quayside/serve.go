@@ -109,6 +109,7 @@ func (h *house) routes(d *door) (http.Handler, error) {
 	h.book.AdminRoutes(api)                                                                                 // /api/v1/orders… and /cases
 	h.inbox.AdminRoutes(api)                                                                                // /api/v1/events…
 	h.outbox.AdminRoutes(api, h.book.Retell)                                                                // /api/v1/emails…
+	web.AnswerHEAD(e)
 	return e, nil
 }
 

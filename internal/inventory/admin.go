@@ -19,13 +19,13 @@ import (
 type Admin struct{ DB *database.DB }
 
 type productView struct {
-	SKU       string    `json:"sku" example:"mug-blue"`
-	Name      string    `json:"name" example:"Blue mug"`
+	SKU       string    `json:"sku" example:"mug-blue" doc:"The shop's own name of it, unique"`
+	Name      string    `json:"name" example:"Blue mug" doc:"What customers read"`
 	OnHand    int64     `json:"on_hand" doc:"Units in the warehouse"`
 	Reserved  int64     `json:"reserved" doc:"Of these, promised to unpaid orders"`
 	Available int64     `json:"available" doc:"Units that can still be promised"`
-	CreatedAt time.Time `json:"created_at"`
-	UpdatedAt time.Time `json:"updated_at"`
+	CreatedAt time.Time `json:"created_at" doc:"When it was added"`
+	UpdatedAt time.Time `json:"updated_at" doc:"When its stock changed last"`
 }
 
 func viewOf(p Product) productView {
@@ -36,15 +36,15 @@ func viewOf(p Product) productView {
 }
 
 type movementView struct {
-	ID            string    `json:"id"`
-	SKU           string    `json:"sku"`
-	Kind          Kind      `json:"kind" enum:"initial,adjust,reserve,release,commit,return"`
-	OnHandDelta   int64     `json:"on_hand_delta"`
-	ReservedDelta int64     `json:"reserved_delta"`
-	OrderID       *string   `json:"order_id"`
+	ID            string    `json:"id" doc:"Of this entry; in the order of time"`
+	SKU           string    `json:"sku" doc:"The product"`
+	Kind          Kind      `json:"kind" enum:"initial,adjust,reserve,release,commit,return" doc:"initial, adjust: by people; reserve: an order was opened; release: it was not paid; commit: it was; return: it was cancelled after that"`
+	OnHandDelta   int64     `json:"on_hand_delta" doc:"By how much on_hand changed"`
+	ReservedDelta int64     `json:"reserved_delta" doc:"By how much reserved changed"`
+	OrderID       *string   `json:"order_id" doc:"The order it was for; null for initial and adjust"`
 	Cause         string    `json:"cause" doc:"event:EVENT, admin:NAME or sweep:deadline"`
-	Reason        string    `json:"reason"`
-	At            time.Time `json:"at"`
+	Reason        string    `json:"reason" doc:"Why, as a person gave it; empty for what orders do"`
+	At            time.Time `json:"at" doc:"When"`
 }
 
 func viewOfMovement(m Movement) movementView {
@@ -58,37 +58,42 @@ type productOutput struct{ Body productView }
 
 // SKUPath names a product in a path. Huma fills exported embedded types only.
 type SKUPath struct {
-	SKU string `path:"sku" maxLength:"64"`
+	SKU string `path:"sku" maxLength:"64" doc:"The product's SKU"`
 }
 
 // Register adds the operations to api.
 func (a Admin) Register(api huma.API) {
-	tags := []string{"Stock"}
+	tags := web.Tag(api, "Stock", "Products, how many there are, and every change of that")
 	huma.Register(api, huma.Operation{
 		OperationID: "create-product", Method: http.MethodPost, Path: "/api/v1/products", DefaultStatus: http.StatusCreated,
 		Summary: "Add a product", Tags: tags, Errors: []int{http.StatusConflict},
+		Description: "409 product_exists: there is one with this SKU. What is on hand becomes the first entry of its ledger.",
 	}, a.create)
 	huma.Register(api, huma.Operation{
 		OperationID: "list-products", Method: http.MethodGet, Path: "/api/v1/products", Summary: "List products by SKU", Tags: tags,
+		Description: "All of them, page by page.",
 	}, a.list)
 	huma.Register(api, huma.Operation{
 		OperationID: "show-product", Method: http.MethodGet, Path: "/api/v1/products/{sku}", Summary: "Show a product", Tags: tags,
-		Errors: []int{http.StatusNotFound},
+		Errors:      []int{http.StatusNotFound},
+		Description: "available is what new orders may still reserve.",
 	}, a.show)
 	huma.Register(api, huma.Operation{
 		OperationID: "adjust-stock", Method: http.MethodPost, Path: "/api/v1/products/{sku}/adjustments", DefaultStatus: http.StatusCreated,
 		Summary: "Change what is on hand", Tags: tags, Errors: []int{http.StatusNotFound, http.StatusConflict},
+		Description: "For goods that came in, broke or were counted anew. 409 insufficient_stock: fewer would be left than are reserved for orders; too_much_stock: more than there can be.",
 	}, a.adjust)
 	huma.Register(api, huma.Operation{
 		OperationID: "list-movements", Method: http.MethodGet, Path: "/api/v1/products/{sku}/movements",
 		Summary: "Show a product's ledger, newest first", Tags: tags, Errors: []int{http.StatusNotFound},
+		Description: "Every change of a product's stock. What is on hand and what is reserved are always the sums of these.",
 	}, a.movements)
 }
 
 // NewProduct is the body of POST /products.
 type NewProduct struct {
-	SKU    string `json:"sku" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9._-]+$" patternDescription:"letters, digits, dots, underscores or hyphens" example:"mug-blue"`
-	Name   string `json:"name" minLength:"1" maxLength:"200" example:"Blue mug"`
+	SKU    string `json:"sku" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9._-]+$" patternDescription:"letters, digits, dots, underscores or hyphens" doc:"The shop's own name of it, unique" example:"mug-blue"`
+	Name   string `json:"name" minLength:"1" maxLength:"200" doc:"What customers read" example:"Blue mug"`
 	OnHand int64  `json:"on_hand" minimum:"0" maximum:"1000000000000" doc:"Units in the warehouse"`
 }
 
@@ -151,7 +156,7 @@ func (a Admin) find(ctx context.Context, sku string) (*Product, error) {
 // Adjustment is the body of POST /products/{sku}/adjustments.
 type Adjustment struct {
 	Delta  int64  `json:"delta" minimum:"-1000000000000" maximum:"1000000000000" doc:"Units to add, or with a minus to take away" example:"-3"`
-	Reason string `json:"reason" minLength:"1" maxLength:"500" example:"broken in transport"`
+	Reason string `json:"reason" minLength:"1" maxLength:"500" doc:"Why; kept in the ledger" example:"broken in transport"`
 }
 
 type adjustInput struct {

@@ -25,59 +25,70 @@ type orderOutput struct{ Body View }
 
 // AdminRoutes adds the operations on orders and cases to api.
 func (b *Book) AdminRoutes(api huma.API) {
-	tags, missing := []string{"Orders"}, []int{http.StatusNotFound}
-	both := []int{http.StatusNotFound, http.StatusConflict}
+	tags := web.Tag(api, "Orders", "What customers ordered, how it stands with the money and with the goods")
+	missing, both := []int{http.StatusNotFound}, []int{http.StatusNotFound, http.StatusConflict}
 	huma.Register(api, huma.Operation{
 		OperationID: "create-order", Method: http.MethodPost, Path: "/api/v1/orders", DefaultStatus: http.StatusCreated,
 		Summary: "Open an order and reserve its stock", Tags: tags, Errors: []int{http.StatusConflict},
+		Description: "Every line is reserved, or nothing is. Give the id to PayQI as metadata.order_id when you create the payment, and the customer the link in status_url. " +
+			"409 order_exists: there is one with this id; insufficient_stock: errors tells the shortage of each line.",
 	}, b.create)
 	huma.Register(api, huma.Operation{
 		OperationID: "list-orders", Method: http.MethodGet, Path: "/api/v1/orders", Summary: "List orders, newest first", Tags: tags,
+		Description: "Filters add up. q searches, the others compare.",
 	}, b.list)
 	huma.Register(api, huma.Operation{
 		OperationID: "show-order", Method: http.MethodGet, Path: "/api/v1/orders/{id}", Summary: "Show an order", Tags: tags, Errors: missing,
+		Description: "With its lines, payments and parcels, and with what holds it.",
 	}, b.show)
 	huma.Register(api, huma.Operation{
 		OperationID: "show-timeline", Method: http.MethodGet, Path: "/api/v1/orders/{id}/timeline",
 		Summary: "Show what happened to an order", Tags: tags, Errors: missing,
+		Description: "Every change, by whom or by which event, oldest first. What is written here is never changed.",
 	}, b.timeline)
 	huma.Register(api, huma.Operation{
 		OperationID: "cancel-order", Method: http.MethodPost, Path: "/api/v1/orders/{id}/cancellation", DefaultStatus: http.StatusOK,
 		Summary: "Cancel an order that has not shipped", Tags: tags, Errors: both,
+		Description: "What it held of stock is free again, what was paid is due back, and the customer is written to. " +
+			"409 order_shipped: a line is on its way; order_cancelled: it was cancelled before.",
 	}, b.cancel)
 	huma.Register(api, huma.Operation{
 		OperationID: "ship-order", Method: http.MethodPost, Path: "/api/v1/orders/{id}/shipments", DefaultStatus: http.StatusCreated,
 		Summary: "Report that lines of a paid order have shipped", Tags: tags, Errors: both,
+		Description: "The customer gets a letter with the tracking number; when no line is left, the order is fulfilled. " +
+			"409 order_not_paid; order_held: its open cases must be decided first; line_shipped: it was sent before.",
 	}, b.ship)
 	huma.Register(api, huma.Operation{
 		OperationID: "list-cases", Method: http.MethodGet, Path: "/api/v1/cases",
-		Summary: "List what a person must decide, newest first", Tags: []string{"Cases"},
+		Summary: "List what a person must decide, newest first", Tags: web.Tag(api, "Cases", "What Quayside does not decide by itself; an open one that blocks holds its order back"),
+		Description: "Some settle themselves, such as an underpayment that is made good. Filters add up.",
 	}, b.listCases)
 	b.decisionRoutes(api)
 	b.explainRoute(api)
+	b.statsRoute(api)
 }
 
 // NewOrder is the body of POST /orders.
 type NewOrder struct {
 	ID        string         `json:"id,omitempty" maxLength:"64" doc:"Your own, sent to PayQI as metadata.order_id; made up when absent" example:"1001"`
-	Customer  NewCustomer    `json:"customer"`
-	Currency  string         `json:"currency" maxLength:"12" example:"XRP"`
-	Items     []NewItem      `json:"items" minItems:"1" maxItems:"100"`
+	Customer  NewCustomer    `json:"customer" doc:"Who orders"`
+	Currency  string         `json:"currency" maxLength:"12" example:"XRP" doc:"Of all prices, in capitals"`
+	Items     []NewItem      `json:"items" minItems:"1" maxItems:"100" doc:"What is ordered, 1 to 100 lines"`
 	ExpiresIn *int64         `json:"expires_in,omitempty" minimum:"1" maximum:"604800" doc:"Seconds until an unpaid order gives its stock back"`
 	Metadata  map[string]any `json:"metadata,omitempty" doc:"Yours; kept as it is"`
 }
 
 // NewCustomer is who orders.
 type NewCustomer struct {
-	Email string `json:"email" maxLength:"254" example:"ada@example.com"`
-	Name  string `json:"name,omitempty" maxLength:"200" example:"Ada"`
+	Email string `json:"email" maxLength:"254" example:"ada@example.com" doc:"Where letters go"`
+	Name  string `json:"name,omitempty" maxLength:"200" example:"Ada" doc:"How letters address the customer"`
 }
 
 // NewItem is one line of a NewOrder.
 type NewItem struct {
-	SKU       string    `json:"sku" maxLength:"64" example:"mug-blue"`
-	Quantity  int64     `json:"quantity" minimum:"1" maximum:"1000000"`
-	UnitPrice web.Money `json:"unit_price"`
+	SKU       string    `json:"sku" maxLength:"64" example:"mug-blue" doc:"The product"`
+	Quantity  int64     `json:"quantity" minimum:"1" maximum:"1000000" doc:"How many units"`
+	UnitPrice web.Money `json:"unit_price" doc:"Of one unit, in the currency of the order; at most 6 decimals for XRP and 8 for others"`
 }
 
 func (b *Book) create(ctx context.Context, in *struct{ Body NewOrder }) (*orderOutput, error) {
@@ -139,43 +150,31 @@ func (b *Book) show(ctx context.Context, in *OrderPath) (*orderOutput, error) {
 
 type listInput struct {
 	web.PageParams
-	Status            string    `query:"status" enum:"pending,paid,payment_failed,expired,cancelled,fulfilled"`
-	PaymentStatus     string    `query:"payment_status" enum:"refunded,overpaid,refund_due,paid,underpaid,awaiting_confirmation,unpaid"`
-	FulfillmentStatus string    `query:"fulfillment_status" enum:"none,on_hold,queued,partial,fulfilled,delivered,returned"`
-	Email             string    `query:"email" maxLength:"254" doc:"The customer's address, whole, in any case"`
-	CreatedFrom       time.Time `query:"created_from" doc:"At or after this time (RFC 3339)"`
-	CreatedTo         time.Time `query:"created_to" doc:"Before this time (RFC 3339)"`
+	Status            string    `query:"status" enum:"pending,paid,payment_failed,expired,cancelled,fulfilled" doc:"Only orders that stand here"`
+	PaymentStatus     string    `query:"payment_status" enum:"refunded,overpaid,refund_due,paid,underpaid,awaiting_confirmation,unpaid" doc:"Only orders whose money stands here"`
+	FulfillmentStatus string    `query:"fulfillment_status" enum:"none,on_hold,queued,partial,fulfilled,delivered,returned" doc:"Only orders whose goods stand here"`
+	Email             string    `query:"email" maxLength:"254" doc:"Only orders of this customer: the address, whole, in any case"`
+	Q                 string    `query:"q" maxLength:"254" doc:"Finds orders by the beginnings of words of the customer's name or address (ada exam finds ada@example.com), by the beginning of the order's id, or by a whole payment id, transaction hash or tracking number; in any case, at least 3 characters" example:"ada"`
+	CreatedFrom       time.Time `query:"created_from" doc:"Only orders created at or after this time (RFC 3339)"`
+	CreatedTo         time.Time `query:"created_to" doc:"Only orders created before this time (RFC 3339)"`
 }
 
 func (b *Book) list(ctx context.Context, in *listInput) (*struct{ Body web.Page[View] }, error) {
-	q := b.db.Read(ctx).Order("created_at DESC, id DESC").Limit(in.Limit + 1)
-	for column, want := range map[string]string{"status": in.Status, "payment_status": in.PaymentStatus, "fulfillment_status": in.FulfillmentStatus} {
-		if want != "" {
-			q = q.Where(column+" = ?", want)
-		}
-	}
-	if in.Email != "" {
-		q = q.Where("lower(customer_email) = lower(?)", in.Email)
-	}
-	if !in.CreatedFrom.IsZero() {
-		q = q.Where("created_at >= ?", in.CreatedFrom)
-	}
-	if !in.CreatedTo.IsZero() {
-		q = q.Where("created_at < ?", in.CreatedTo)
-	}
-	after, err := web.DecodeCursor(in.After, 2)
+	filter, err := in.filter()
 	if err != nil {
 		return nil, err
 	}
-	if after != nil {
-		at, err := time.Parse(time.RFC3339Nano, after[0])
-		if err != nil {
-			return nil, web.BadCursor()
-		}
-		q = q.Where("(created_at, id) < (?, ?)", at, after[1])
-	}
 	var rows []Order
-	if err := q.Find(&rows).Error; err != nil {
+	if in.Q == "" {
+		err = newest(filter(b.db.Read(ctx)), in.Limit+1).Find(&rows).Error
+	} else {
+		var finders []finder
+		if finders, err = findersOf(in.Q); err != nil {
+			return nil, err
+		}
+		rows, err = b.search(ctx, finders, filter, in.Limit+1)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("list orders: %w", database.Classify(err))
 	}
 	vs, err := b.views(ctx, rows)
@@ -186,14 +185,51 @@ func (b *Book) list(ctx context.Context, in *listInput) (*struct{ Body web.Page[
 	return &struct{ Body web.Page[View] }{page}, nil
 }
 
+// newest sorts orders as lists show them.
+func newest(q *gorm.DB, limit int) *gorm.DB { return q.Order("created_at DESC, id DESC").Limit(limit) }
+
+// filter narrows a query to the rows behind the cursor that pass.
+func (in *listInput) filter() (func(q *gorm.DB) *gorm.DB, error) {
+	after, err := web.DecodeCursor(in.After, 2)
+	if err != nil {
+		return nil, err
+	}
+	var at time.Time
+	if after != nil {
+		if at, err = time.Parse(time.RFC3339Nano, after[0]); err != nil {
+			return nil, web.BadCursor()
+		}
+	}
+	return func(q *gorm.DB) *gorm.DB {
+		for column, want := range map[string]string{"status": in.Status, "payment_status": in.PaymentStatus, "fulfillment_status": in.FulfillmentStatus} {
+			if want != "" {
+				q = q.Where(column+" = ?", want)
+			}
+		}
+		if in.Email != "" {
+			q = q.Where("lower(customer_email) = lower(?)", in.Email)
+		}
+		if !in.CreatedFrom.IsZero() {
+			q = q.Where("created_at >= ?", in.CreatedFrom)
+		}
+		if !in.CreatedTo.IsZero() {
+			q = q.Where("created_at < ?", in.CreatedTo)
+		}
+		if after != nil {
+			q = q.Where("(created_at, id) < (?, ?)", at, after[1])
+		}
+		return q
+	}, nil
+}
+
 type stepView struct {
-	Seq     int        `json:"seq"`
-	At      time.Time  `json:"at"`
+	Seq     int        `json:"seq" doc:"Counts the steps of the order from 1"`
+	At      time.Time  `json:"at" doc:"When"`
 	Kind    string     `json:"kind" doc:"The type of event, or opened, deadline, cancelled, shipped, …"`
 	Cause   string     `json:"cause" doc:"event:EVENT, admin:NAME or sweep:deadline"`
-	Was     *Status    `json:"was"`
-	Became  Status     `json:"became"`
-	Note    string     `json:"note"`
+	Was     *Status    `json:"was" doc:"Status before; null for the first step"`
+	Became  Status     `json:"became" doc:"Status after, often the same"`
+	Note    string     `json:"note" doc:"What happened, in plain words"`
 	EventID *uuid.UUID `json:"event_id" doc:"The id of the event in /api/v1/events"`
 }
 
@@ -257,8 +293,8 @@ func (b *Book) cancel(ctx context.Context, in *cancelInput) (*orderOutput, error
 
 // NewShipment is the body of POST /orders/{id}/shipments.
 type NewShipment struct {
-	Carrier        string `json:"carrier,omitempty" maxLength:"100" example:"DHL"`
-	TrackingNumber string `json:"tracking_number,omitempty" maxLength:"100" example:"JD014600003"`
+	Carrier        string `json:"carrier,omitempty" maxLength:"100" example:"DHL" doc:"Who carries the parcel; the customer reads it"`
+	TrackingNumber string `json:"tracking_number,omitempty" maxLength:"100" example:"JD014600003" doc:"Of the parcel; the customer reads it"`
 	Items          []int  `json:"items,omitempty" minItems:"1" maxItems:"100" doc:"The lines in the parcel; all that have not shipped when absent"`
 }
 
@@ -294,9 +330,9 @@ func (b *Book) ship(ctx context.Context, in *shipInput) (*struct{ Body ShipmentV
 
 type casesInput struct {
 	web.PageParams
-	State   string `query:"state" enum:"open,closed"`
-	Code    string `query:"code" maxLength:"64"`
-	OrderID string `query:"order_id" maxLength:"64"`
+	State   string `query:"state" enum:"open,closed" doc:"Only cases that are open, or closed"`
+	Code    string `query:"code" maxLength:"64" doc:"Only cases of this kind, such as UNDERPAID"`
+	OrderID string `query:"order_id" maxLength:"64" doc:"Only cases about this order"`
 }
 
 func (b *Book) listCases(ctx context.Context, in *casesInput) (*struct{ Body web.Page[CaseView] }, error) {

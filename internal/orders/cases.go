@@ -169,11 +169,18 @@ func (b *Book) Raise(tx database.Tx, alarms []Alarm) error {
 
 // Quiet closes cases, by key, whose reason has gone.
 func (b *Book) Quiet(tx database.Tx, keys []string) error {
+	return b.CloseCases(tx, keys, itself, "settled itself")
+}
+
+// CloseCases closes cases, by key, with what was chosen and by whom. One that
+// holds an order stays open: lifting a hold takes the order's lock, since goods
+// may have to be put up for shipment at once.
+func (b *Book) CloseCases(tx database.Tx, keys []string, by, resolution string) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	err := tx.Exec(`UPDATE cases SET state = 'closed', closed_at = ?, closed_by = ?, resolution = 'settled itself'
-		WHERE key = ANY(?) AND state = 'open'`, tx.Now, itself, database.Array(keys)).Error
+	err := tx.Exec(`UPDATE cases SET state = 'closed', closed_at = ?, closed_by = ?, resolution = ?
+		WHERE key = ANY(?) AND state = 'open' AND (order_id IS NULL OR NOT blocks)`, tx.Now, by, resolution, database.Array(keys)).Error
 	if err != nil {
 		return fmt.Errorf("close cases: %w", err)
 	}

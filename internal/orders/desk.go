@@ -254,7 +254,7 @@ func (d *desk) trouble(f *File, n News) Verdict {
 // setAside opens a case on an order and lets the hold show.
 func (d *desk) setAside(f *File, n News, m matter) {
 	f.raise(m, d.now)
-	f.settle(change{kind: "event_set_aside", cause: n.cause(), note: m.summary, inbox: &n.InboxID}, d)
+	f.settle(change{kind: "event_set_aside", cause: n.cause(), note: m.summary + n.again(), inbox: &n.InboxID}, d)
 }
 
 // clear writes everything the files call for, one statement per table.

@@ -87,6 +87,9 @@ func (f *File) hear(n News, d *desk) Verdict {
 	case n.Type == PaymentCompletedEvent:
 		verdict = f.creditAgain(p, n, d)
 	}
+	if verdict.State == Applied {
+		f.believe(n, d.now)
+	}
 	p.hear(n.Type, n.Created)
 	f.heard[p.ID] = p
 	if n.Type == PaymentCreatedEvent || n.Type == PaymentPendingEvent {
@@ -327,5 +330,5 @@ func (n News) note() string {
 	if n.TxHash != "" {
 		s += ", transaction " + n.TxHash
 	}
-	return s
+	return s + n.again()
 }

@@ -158,6 +158,13 @@ func (f *File) keep(reason bool, m matter, now time.Time) {
 	}
 }
 
+// believe closes the cases of an event that could not be applied, once it is.
+func (f *File) believe(n News, now time.Time) {
+	for _, code := range []Code{UnreadableEvent, EventDead, OrderMismatch} {
+		f.keep(false, matter{code: code, about: n.Key}, now)
+	}
+}
+
 // raise opens a case, once per matter. One that settled itself opens again;
 // one that a person has closed stays closed, unless what was decided had taken
 // the reason away and there is a new one.
@@ -302,6 +309,9 @@ func (f *File) outgrow(kinds ...notify.Kind) {
 
 // write posts a letter to the customer, with what is true now.
 func (f *File) write(kind notify.Kind, about string, d *desk, reason ...string) {
+	if about == "" && f.Reopenings > 0 { // the customer is told anew
+		about = fmt.Sprintf("reopening %d", f.Reopenings)
+	}
 	facts := f.facts()
 	if len(reason) > 0 {
 		facts.Reason = reason[0]
@@ -316,9 +326,6 @@ func (f *File) facts() notify.Facts {
 		due = decimal.Max(f.Got.Sub(f.owed()), decimal.Zero)
 	}
 	deadline := f.Deadline
-	if about == "" && f.Reopenings > 0 { // the customer is told anew
-		about = fmt.Sprintf("reopening %d", f.Reopenings)
-	}
 	facts := notify.Facts{
 		OrderID: f.ID, CustomerName: f.CustomerName, Currency: f.Currency, Total: Amount(f.Total.Sub(f.GivenUp)), Got: some(f.Got),
 		RefundDue: some(due), PayBy: &deadline, StatusURL: f.terms.PublicURL + "/o/" + f.StatusToken,

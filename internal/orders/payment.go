@@ -35,6 +35,7 @@ type News struct {
 	TxHash         string
 	PayAddress     string
 	DestinationTag *int64
+	Again          string // by whom and why it was put to work again; empty for one that comes by itself
 
 	// Trouble, when not nil, says why this must not be applied: the order it
 	// names, if any, is held and a person looks at it.
@@ -48,6 +49,14 @@ type Trouble struct {
 }
 
 func (n News) cause() string { return "event:" + n.Key }
+
+// again is what the timeline adds for an event that a person put to work again.
+func (n News) again() string {
+	if n.Again == "" {
+		return ""
+	}
+	return " (" + n.Again + ")"
+}
 
 // Counted is how the money of a payment counts.
 type Counted string

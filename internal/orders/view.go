@@ -13,81 +13,81 @@ import (
 
 // View is an order as the admin API promises it. Columns may change; this may not.
 type View struct {
-	ID                string            `json:"id" example:"1001"`
-	Status            Status            `json:"status" enum:"pending,paid,payment_failed,expired,cancelled,fulfilled"`
-	PaymentStatus     PaymentStatus     `json:"payment_status" enum:"refunded,overpaid,refund_due,paid,underpaid,awaiting_confirmation,unpaid"`
-	FulfillmentStatus FulfillmentStatus `json:"fulfillment_status" enum:"none,on_hold,queued,partial,fulfilled,delivered,returned"`
-	Currency          string            `json:"currency" example:"XRP"`
-	Total             web.Money         `json:"total"`
+	ID                string            `json:"id" example:"1001" doc:"The shop's own, or made up; PayQI's metadata.order_id"`
+	Status            Status            `json:"status" enum:"pending,paid,payment_failed,expired,cancelled,fulfilled" doc:"Where it stands as a whole"`
+	PaymentStatus     PaymentStatus     `json:"payment_status" enum:"refunded,overpaid,refund_due,paid,underpaid,awaiting_confirmation,unpaid" doc:"How it stands with the money"`
+	FulfillmentStatus FulfillmentStatus `json:"fulfillment_status" enum:"none,on_hold,queued,partial,fulfilled,delivered,returned" doc:"How it stands with the goods; on_hold: holds says why"`
+	Currency          string            `json:"currency" example:"XRP" doc:"Of all amounts"`
+	Total             web.Money         `json:"total" doc:"What it costs: the sum of its lines"`
 	AmountDue         web.Money         `json:"amount_due" doc:"What the order costs now: its total, less lines given up, or what a person accepted as full payment"`
 	AmountPaid        web.Money         `json:"amount_paid" doc:"What completed payments brought, less what was refunded or kept"`
 	RefundDue         web.Money         `json:"refund_due" doc:"Of amount_paid, what no goods stand against and nobody has decided about"`
-	PaymentID         *string           `json:"payment_id"`
-	TxHash            *string           `json:"tx_hash"`
+	PaymentID         *string           `json:"payment_id" doc:"PayQI's payment that paid it, the first of several"`
+	TxHash            *string           `json:"tx_hash" doc:"The transaction of that payment, once known"`
 	PayAddress        *string           `json:"pay_address" doc:"Where the customer pays, once PayQI has said so"`
-	DestinationTag    *string           `json:"destination_tag"`
-	Customer          CustomerView      `json:"customer"`
-	Items             []ItemView        `json:"items"`
-	Payments          []PaymentView     `json:"payments"`
-	Shipments         []ShipmentView    `json:"shipments"`
+	DestinationTag    *string           `json:"destination_tag" doc:"The tag the customer must name with the payment"`
+	Customer          CustomerView      `json:"customer" doc:"Who ordered"`
+	Items             []ItemView        `json:"items" doc:"What was ordered"`
+	Payments          []PaymentView     `json:"payments" doc:"All of PayQI's payments for it, also those that failed"`
+	Shipments         []ShipmentView    `json:"shipments" doc:"What was sent"`
 	Refunds           []RefundView      `json:"refunds" doc:"What goes back or was decided to stay"`
 	Holds             []HoldView        `json:"holds" doc:"Why a paid order does not ship"`
-	Metadata          map[string]any    `json:"metadata"`
+	Metadata          map[string]any    `json:"metadata" doc:"Yours, as it was given"`
 	StatusURL         string            `json:"status_url" doc:"The customer's page; whoever has the link sees it"`
-	CreatedAt         time.Time         `json:"created_at"`
-	UpdatedAt         time.Time         `json:"updated_at"`
+	CreatedAt         time.Time         `json:"created_at" doc:"When it was opened"`
+	UpdatedAt         time.Time         `json:"updated_at" doc:"When anything about it changed last"`
 	ExpiresAt         time.Time         `json:"expires_at" doc:"When an unpaid order gives its stock back"`
-	PaidAt            *time.Time        `json:"paid_at"`
-	FulfilledAt       *time.Time        `json:"fulfilled_at"`
-	CancelledAt       *time.Time        `json:"cancelled_at"`
+	PaidAt            *time.Time        `json:"paid_at" doc:"When it became paid in full"`
+	FulfilledAt       *time.Time        `json:"fulfilled_at" doc:"When its last line was sent"`
+	CancelledAt       *time.Time        `json:"cancelled_at" doc:"When it was cancelled"`
 
 	version int // rises with every change: each is a step of the timeline
 }
 
 // CustomerView is who ordered.
 type CustomerView struct {
-	Email string `json:"email"`
-	Name  string `json:"name"`
+	Email string `json:"email" doc:"Where letters go"`
+	Name  string `json:"name" doc:"How letters address the customer; may be empty"`
 }
 
 // ItemView is one line of an order.
 type ItemView struct {
-	Line      int       `json:"line"`
-	SKU       string    `json:"sku"`
-	Name      string    `json:"name"`
-	Quantity  int64     `json:"quantity"`
-	UnitPrice web.Money `json:"unit_price"`
-	Shipped   bool      `json:"shipped"`
+	Line      int       `json:"line" doc:"Counts the lines of the order from 1"`
+	SKU       string    `json:"sku" doc:"The product"`
+	Name      string    `json:"name" doc:"Of the product, when it was ordered"`
+	Quantity  int64     `json:"quantity" doc:"How many units"`
+	UnitPrice web.Money `json:"unit_price" doc:"Of one unit, in the currency of the order"`
+	Shipped   bool      `json:"shipped" doc:"Whether it was sent"`
 	GivenUp   bool      `json:"given_up" doc:"The goods were not to be had; the price is due back"`
 }
 
 // PaymentView is one of PayQI's payments for an order.
 type PaymentView struct {
-	ID          string     `json:"id"`
+	ID          string     `json:"id" doc:"PayQI's own"`
 	State       string     `json:"state" enum:"created,pending,failed,expired,completed" doc:"The highest PayQI has told of it"`
 	Amount      *web.Money `json:"amount" doc:"Null until it completes"`
-	Currency    *string    `json:"currency"`
-	TxHash      *string    `json:"tx_hash"`
+	Currency    *string    `json:"currency" doc:"Of the amount; null until it completes"`
+	TxHash      *string    `json:"tx_hash" doc:"Its transaction, once known"`
 	Counted     Counted    `json:"counted" enum:"no,matched,unmatched,reused" doc:"Whether its money counts towards the order"`
 	Refunded    web.Money  `json:"refunded" doc:"Of amount, what goes or went back"`
 	Kept        web.Money  `json:"kept" doc:"Of amount, what a person decided to keep"`
-	CompletedAt *time.Time `json:"completed_at"`
+	CompletedAt *time.Time `json:"completed_at" doc:"When we learnt that it completed"`
 }
 
 // ShipmentView is one parcel.
 type ShipmentView struct {
-	ID             string    `json:"id"`
-	Carrier        string    `json:"carrier"`
-	TrackingNumber string    `json:"tracking_number"`
+	ID             string    `json:"id" doc:"Of the parcel"`
+	Carrier        string    `json:"carrier" doc:"Who carries it; may be empty"`
+	TrackingNumber string    `json:"tracking_number" doc:"Of the parcel; may be empty"`
 	Lines          []int     `json:"lines" doc:"The lines of the order in it"`
-	ShippedAt      time.Time `json:"shipped_at"`
+	ShippedAt      time.Time `json:"shipped_at" doc:"When it was reported"`
 }
 
 // HoldView names the case that holds an order.
 type HoldView struct {
-	CaseID  string `json:"case_id"`
-	Code    Code   `json:"code"`
-	Summary string `json:"summary"`
+	CaseID  string `json:"case_id" doc:"The case in /api/v1/cases"`
+	Code    Code   `json:"code" doc:"Its kind"`
+	Summary string `json:"summary" doc:"What it is about, in a sentence"`
 }
 
 var standingNames = map[Standing]string{
@@ -234,21 +234,21 @@ func (b *Book) addHolds(ctx context.Context, ids []string, at map[string]*View) 
 
 // CaseView is a case as the admin API promises it.
 type CaseView struct {
-	ID         string            `json:"id"`
-	Code       Code              `json:"code"`
-	Severity   Severity          `json:"severity" enum:"info,warning,critical"`
+	ID         string            `json:"id" doc:"Of the case; in the order of time"`
+	Code       Code              `json:"code" doc:"Its kind, such as UNDERPAID"`
+	Severity   Severity          `json:"severity" enum:"info,warning,critical" doc:"info: good to know; warning: money or goods wait for a decision; critical: money may be in the wrong place"`
 	Blocks     bool              `json:"blocks" doc:"The order does not ship while the case is open"`
-	State      string            `json:"state" enum:"open,closed"`
-	OrderID    *string           `json:"order_id"`
-	PaymentID  *string           `json:"payment_id"`
+	State      string            `json:"state" enum:"open,closed" doc:"Whether it still waits for a decision"`
+	OrderID    *string           `json:"order_id" doc:"The order it is about, which may not exist here"`
+	PaymentID  *string           `json:"payment_id" doc:"PayQI's payment it is about"`
 	EventID    *uuid.UUID        `json:"event_id" doc:"The id of the event in /api/v1/events"`
-	Summary    string            `json:"summary"`
-	Facts      map[string]string `json:"facts"`
+	Summary    string            `json:"summary" doc:"What it is about, in a sentence"`
+	Facts      map[string]string `json:"facts" doc:"What was expected, what came"`
 	Actions    []string          `json:"actions" doc:"What a person may decide"`
-	OpenedAt   time.Time         `json:"opened_at"`
-	ClosedAt   *time.Time        `json:"closed_at"`
-	ClosedBy   *string           `json:"closed_by"`
-	Resolution *string           `json:"resolution"`
+	OpenedAt   time.Time         `json:"opened_at" doc:"When it was found"`
+	ClosedAt   *time.Time        `json:"closed_at" doc:"When it was decided, or settled itself"`
+	ClosedBy   *string           `json:"closed_by" doc:"Who decided: admin:NAME, or quayside when it settled itself"`
+	Resolution *string           `json:"resolution" doc:"What was decided"`
 }
 
 func viewOfCase(c Case) CaseView {

@@ -40,11 +40,13 @@ func NewAPI(e *gin.Engine, o APIOptions) huma.API {
 			OpenAPI: "3.1.0",
 			Info: &huma.Info{
 				Title: "Quayside", Version: o.Version,
-				Description: "Orders, stock, payments and letters of a shop. Errors are RFC 9457 problems with a stable code.",
+				Description: manual,
 			},
 			Components: &huma.Components{
-				Schemas:         huma.NewMapRegistry("#/components/schemas/", schemaName),
-				SecuritySchemes: map[string]*huma.SecurityScheme{"bearer": {Type: "http", Scheme: "bearer"}},
+				Schemas: huma.NewMapRegistry("#/components/schemas/", schemaName),
+				SecuritySchemes: map[string]*huma.SecurityScheme{"bearer": {
+					Type: "http", Scheme: "bearer", Description: "A key of the admin API, as it stands in ADMIN_API_KEY",
+				}},
 			},
 			OnAddOperation: []huma.AddOpFunc{documentOperation},
 		},
@@ -58,6 +60,24 @@ func NewAPI(e *gin.Engine, o APIOptions) huma.API {
 	e.GET("/openapi.json", serveOpenAPI(api))
 	mountDocs(e)
 	return api
+}
+
+// manual is what the document says of all operations.
+const manual = `The admin API of a shop that is paid through PayQI: orders, payments, stock, events and what people must decide.
+
+**Key.** Send ` + "`Authorization: Bearer KEY`" + `. To try an operation on this page, press *Authorize* and enter the key; it is kept until the page is reloaded.
+
+**Forms.** JSON in UTF-8. Money is a string (` + "`\"10.00\"`" + `), its currency stands beside it. Times are RFC 3339 in UTC. Fields and parameters that an operation does not know are refused.
+
+**Lists** answer ` + "`data` and `next_cursor`" + `: give that cursor as ` + "`after`" + ` for the next page; it is null on the last.
+
+**Errors** are RFC 9457 problems: ` + "`code`" + ` is for programs and stays the same, ` + "`detail` and `errors`" + ` are for people. 400: it cannot be read. 422: it can be read and breaks a rule. 409: the present state forbids it. 503: not now; ` + "`Retry-After`" + ` says when. Every answer has an ` + "`X-Request-Id`" + `, which finds it in the log; yours is taken when you send one.`
+
+// Tag adds a group of operations to the document of api, below those before.
+func Tag(api huma.API, name, description string) []string {
+	doc := api.OpenAPI()
+	doc.Tags = append(doc.Tags, &huma.Tag{Name: name, Description: description})
+	return []string{name}
 }
 
 // failHuma answers err from a middleware.
@@ -94,16 +114,26 @@ var everywhere = []int{
 	http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable,
 }
 
-// withBody are the refusals of an operation that reads a body.
+// withBody are the refusals of an operation that reads a body. Those of a
+// single operation stand in its Errors.
 var withBody = []int{
 	http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType,
 }
 
+// problemNotes are all refusals of the API.
 var problemNotes = map[int]string{
-	http.StatusUnauthorized:       "No key, or one we do not accept",
-	http.StatusForbidden:          "Plain http where https is required",
-	http.StatusTooManyRequests:    "Too many failed logins from this address; Retry-After says when to come back",
-	http.StatusServiceUnavailable: "Not now; Retry-After says when to come back",
+	http.StatusBadRequest:            "It cannot be read: not JSON, a field or parameter that is not known or has another type",
+	http.StatusNotFound:              "There is none with this id",
+	http.StatusConflict:              "The present state forbids it; the code says why",
+	http.StatusRequestTimeout:        "The body did not arrive in time",
+	http.StatusRequestEntityTooLarge: "The body is larger than 1 MiB",
+	http.StatusUnsupportedMediaType:  "The body is not JSON, or compressed",
+	http.StatusUnprocessableEntity:   "It can be read and breaks a rule; errors names the fields",
+	http.StatusInternalServerError:   "A mistake of ours; the request id finds it in the log",
+	http.StatusUnauthorized:          "No key, or one we do not accept",
+	http.StatusForbidden:             "Plain http where https is required",
+	http.StatusTooManyRequests:       "Too many failed logins from this address; Retry-After says when to come back",
+	http.StatusServiceUnavailable:    "Not now; Retry-After says when to come back",
 }
 
 func problemRef(status int) string { return "Problem" + strconv.Itoa(status) }
@@ -113,14 +143,11 @@ func documentProblems(doc *huma.OpenAPI) {
 	schema := doc.Components.Schemas.Schema(reflect.TypeFor[Problem](), true, "")
 	text := &huma.Schema{Type: huma.TypeString}
 	doc.Components.Responses = map[string]*huma.Response{}
-	for _, status := range append(everywhere, withBody...) {
+	for status := range problemNotes {
 		r := &huma.Response{
-			Description: http.StatusText(status),
-			Headers:     map[string]*huma.Header{"X-Request-Id": {Schema: text}},
+			Description: problemNotes[status],
+			Headers:     map[string]*huma.Header{"X-Request-Id": {Description: "Names this request in our log", Schema: text}},
 			Content:     map[string]*huma.MediaType{problemType: {Schema: schema}},
-		}
-		if note := problemNotes[status]; note != "" {
-			r.Description = note
 		}
 		switch status {
 		case http.StatusUnauthorized:
@@ -140,7 +167,7 @@ func documentOperation(_ *huma.OpenAPI, op *huma.Operation) {
 		statuses = append(append([]int{}, everywhere...), withBody...)
 		op.MaxBodyBytes = maxBodyBytes + 1 // huma refuses at its limit, we above ours
 	}
-	for _, status := range statuses {
+	for _, status := range append(statuses, op.Errors...) {
 		op.Responses[strconv.Itoa(status)] = &huma.Response{Ref: "#/components/responses/" + problemRef(status)}
 	}
 	if op.Security == nil {

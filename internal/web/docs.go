@@ -11,12 +11,19 @@ import (
 	"strings"
 
 	"github.com/gin-gonic/gin"
+	"github.com/swaggest/swgui"
 	"github.com/swaggest/swgui/v5emb"
 )
 
-// mountDocs serves Swagger UI at /docs, from the binary.
+// mountDocs serves Swagger UI at /docs, from the binary. The key that somebody
+// enters there is in the page's memory only.
 func mountDocs(e *gin.Engine) {
-	ui := v5emb.New("Quayside", "/openapi.json", "/docs")
+	ui := v5emb.NewHandlerWithConfig(swgui.Config{
+		Title: "Quayside", SwaggerJSON: "/openapi.json", BasePath: "/docs",
+		SettingsUI: map[string]string{
+			"tryItOutEnabled": "true", "displayRequestDuration": "true", "filter": "true", "persistAuthorization": "false",
+		},
+	})
 	policy := docsPolicy(ui)
 	serve := func(c *gin.Context) {
 		c.Header("Content-Security-Policy", policy)

@@ -64,6 +64,17 @@ func NewEngine(o Options) (*gin.Engine, error) {
 	return e, nil
 }
 
+// AnswerHEAD answers HEAD wherever e answers GET, without the body (RFC 9110,
+// 9.3.2), except for routes that never end by themselves, such as streams of
+// events. Call it when all routes are there.
+func AnswerHEAD(e *gin.Engine, except ...string) {
+	for _, r := range e.Routes() {
+		if r.Method == http.MethodGet && !slices.Contains(except, r.Path) {
+			e.HEAD(r.Path, r.HandlerFunc) // net/http leaves out the body
+		}
+	}
+}
+
 func parseProxies(list []string) ([]netip.Prefix, error) {
 	var proxies []netip.Prefix
 	for _, s := range list {

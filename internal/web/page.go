@@ -19,7 +19,7 @@ type PageParams struct {
 
 // Page is the body of every list.
 type Page[T any] struct {
-	Data       []T     `json:"data"`
+	Data       []T     `json:"data" doc:"The rows of this page"`
 	NextCursor *string `json:"next_cursor" doc:"Goes into after for the next page; null on the last"`
 }
 

@@ -51,8 +51,9 @@ func (in *Inbox) Register(m *queue.Mux) {
 }
 
 // Apply works off the events named, as far as they still wait and nobody else
-// has them. Events that were tried before run alone, so that one that breaks
-// its process takes no neighbours along.
+// has them. Events that were tried before, and those a person has put to work
+// again, run alone, so that one that breaks its process takes no neighbours
+// along.
 func (in *Inbox) Apply(ctx context.Context, ids []uuid.UUID) error {
 	claimed, err := in.claim(ctx, ids)
 	if err != nil {
@@ -64,7 +65,7 @@ func (in *Inbox) Apply(ctx context.Context, ids []uuid.UUID) error {
 		switch {
 		case c.Attempts > maxAttempts:
 			all = errors.Join(all, in.bury(ctx, c.ID))
-		case c.Attempts > 1:
+		case c.Attempts > 1 || c.Replayed:
 			all = errors.Join(all, in.settle(ctx, []uuid.UUID{c.ID}))
 		default:
 			fresh = append(fresh, c.ID)
@@ -79,6 +80,7 @@ func (in *Inbox) Apply(ctx context.Context, ids []uuid.UUID) error {
 type claimed struct {
 	ID       uuid.UUID
 	Attempts int // this one included
+	Replayed bool
 }
 
 // claim counts an attempt before it begins, in a transaction of its own: a
@@ -88,7 +90,7 @@ func (in *Inbox) claim(ctx context.Context, ids []uuid.UUID) (rows []claimed, er
 		rows = nil
 		return tx.Raw(`UPDATE inbox_open SET attempts = least(attempts + 1, 1000) WHERE inbox_id IN (
 			SELECT inbox_id FROM inbox_open WHERE inbox_id = ANY(?) AND state = 'received' AND not_before <= ?
-			ORDER BY inbox_id FOR UPDATE SKIP LOCKED) RETURNING inbox_id AS id, attempts`, database.Array(ids), tx.Now).Scan(&rows).Error
+			ORDER BY inbox_id FOR UPDATE SKIP LOCKED) RETURNING inbox_id AS id, attempts, replay_id IS NOT NULL AS replayed`, database.Array(ids), tx.Now).Scan(&rows).Error
 	})
 	if err != nil {
 		return nil, fmt.Errorf("claim events: %w", err)
@@ -150,13 +152,15 @@ type row struct {
 	Contradicts              *uuid.UUID // the first event with its id, and what that one is about:
 	FirstPayment, FirstOrder *string
 	ReceivedAt               time.Time
+	ReplayedBy, ReplayNote   *string // who put it to work again, and why; nil: nobody
 }
 
 // lockRows locks waiting events that nobody else has, in the order of arrival.
 func lockRows(tx database.Tx, ids []uuid.UUID) ([]row, error) {
 	var rows []row
-	err := tx.Raw(`SELECT i.id, i.key, i.body, i.contradicts, i.received_at, f.payment_id AS first_payment, f.order_ref AS first_order
-		FROM inbox_open o JOIN inbox i ON i.id = o.inbox_id LEFT JOIN inbox f ON f.id = i.contradicts
+	err := tx.Raw(`SELECT i.id, i.key, i.body, i.contradicts, i.received_at, f.payment_id AS first_payment, f.order_ref AS first_order,
+			r.actor AS replayed_by, r.note AS replay_note
+		FROM inbox_open o JOIN inbox i ON i.id = o.inbox_id LEFT JOIN inbox f ON f.id = i.contradicts LEFT JOIN replays r ON r.id = o.replay_id
 		WHERE o.inbox_id = ANY(?) AND o.state = 'received' ORDER BY i.received_at, i.id FOR UPDATE OF o SKIP LOCKED`,
 		database.Array(ids)).Scan(&rows).Error
 	if err != nil {
@@ -225,15 +229,23 @@ func (in *Inbox) think(tx database.Tx, rows []row) ([]verdict, error) {
 	if err != nil {
 		return nil, err
 	}
-	var found []string // cases about money that nothing matched, until now
+	var quiet []string // cases whose reason has gone
 	for j, v := range heard {
 		d := &done[about[j]]
 		d.State, d.Reason = v.State, v.Reason
-		if v.State == orders.Applied && tx.Now.Sub(d.receivedAt) >= maxParked {
-			found = append(found, orders.Alarm{Code: orders.UnknownOrder, About: news[j].PaymentID}.Key())
+		if v.State != orders.Applied {
+			continue
+		}
+		if tx.Now.Sub(d.receivedAt) >= maxParked { // it may have been money that nothing matched, until now
+			quiet = append(quiet, orders.Alarm{Code: orders.UnknownOrder, About: news[j].PaymentID}.Key())
+		}
+		if rows[about[j]].ReplayedBy != nil { // those about no order: the others the book closes
+			for _, code := range []orders.Code{orders.UnreadableEvent, orders.EventDead, orders.UnknownType} {
+				quiet = append(quiet, orders.Alarm{Code: code, About: news[j].Key}.Key())
+			}
 		}
 	}
-	return done, in.book.Quiet(tx, found)
+	return done, in.book.Quiet(tx, quiet)
 }
 
 // news turns a stored event into what the book hears.
@@ -241,6 +253,12 @@ func (e *Event) news(r row) orders.News {
 	n := orders.News{
 		InboxID: r.ID, Key: r.Key, Type: orders.EventType(e.Type), Created: e.Created, PaymentID: e.PaymentID, OrderRef: e.OrderRef,
 		Amount: e.Amount, Currency: e.Currency, TxHash: e.TxHash, PayAddress: e.Address, DestinationTag: e.Tag,
+	}
+	if r.ReplayedBy != nil {
+		n.Again = "applied again by " + *r.ReplayedBy
+		if note := text(r.ReplayNote); note != "" {
+			n.Again += ": " + note
+		}
 	}
 	switch {
 	case e.Test(): // whatever else is wrong with it, it raises no alarm
