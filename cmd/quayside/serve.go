@@ -106,6 +106,7 @@ func (h *house) routes(d *door) (http.Handler, error) {
 	inventory.Admin{DB: h.db}.Register(api)                                                                 // /api/v1/products…
 	h.book.AdminRoutes(api)                                                                                 // /api/v1/orders… and /cases
 	h.inbox.AdminRoutes(api)                                                                                // /api/v1/events…
+	h.outbox.AdminRoutes(api)                                                                               // /api/v1/emails
 	return e, nil
 }
 
