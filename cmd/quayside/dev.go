@@ -29,6 +29,7 @@ type devOptions struct {
 	ephemeral bool
 	demo      bool
 	once      bool
+	plain     bool
 }
 
 func newDevCommand(a *app) *cobra.Command {
@@ -49,6 +50,7 @@ between runs; Ctrl-C stops all of it.`,
 	cmd.Flags().BoolVar(&o.ephemeral, "ephemeral", false, "keep nothing")
 	cmd.Flags().BoolVar(&o.demo, "demo", false, "play customers and PayQI, and show what becomes of each order")
 	cmd.Flags().BoolVar(&o.once, "once", false, "stop when the demo is over (implies --demo)")
+	cmd.Flags().BoolVar(&o.plain, "plain", false, "print the demo line by line, also on a terminal")
 	return cmd
 }
 
@@ -59,6 +61,11 @@ func (a *app) dev(ctx context.Context, o devOptions) error {
 	cfg, err := a.devSettings(&o)
 	if err != nil {
 		return err
+	}
+	var screen *theatre
+	if o.demo {
+		screen = a.newTheatre(o.plain)
+		a.minding(screen)
 	}
 	a.log(cfg)
 	s, err := a.startStack(ctx, o, &cfg)
@@ -89,7 +96,7 @@ func (a *app) dev(ctx context.Context, o devOptions) error {
 			t.next()
 			return nil
 		}
-		ok, err := playDemo(gctx, a.stdout, h)
+		ok, err := playDemo(gctx, a.stdout, h, screen)
 		if err != nil && gctx.Err() == nil { // else somebody stopped it
 			return err
 		}
@@ -130,7 +137,7 @@ func (a *app) devSettings(o *devOptions) (config, error) {
 		"SHOP_NAME":            "Quayside Dev Shop",
 	}
 	if o.demo {
-		made["LOG_LEVEL"] = "warn" // the demo says what happens
+		made["LOG_LEVEL"] = "error" // the demo says what happens; that forgeries are refused is part of it
 	}
 	lookup := func(name string) (string, bool) {
 		if strings.HasSuffix(name, "_URL") || strings.HasPrefix(name, "TLS_") || name == "REQUIRE_HTTPS" || name == "METRICS_ADDR" {

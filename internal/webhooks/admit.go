@@ -58,3 +58,10 @@ func coded(h http.Header) bool {
 	enc := h.Values("Content-Encoding")
 	return len(enc) > 1 || (len(enc) == 1 && !strings.EqualFold(enc[0], "identity"))
 }
+
+// KeysOf returns the keys under which body would be kept: its own, and the one
+// it gets beside another body with the same id. /api/v1/events/{id} takes both.
+func KeysOf(body []byte) (own, contradiction string) {
+	d := delivery{Event: parseEvent(body)}
+	return d.Key, d.contradictionKey()
+}
