@@ -36,10 +36,11 @@ func parseCapture(text []byte) capture {
 	for _, l := range lines {
 		l = strings.TrimSuffix(l, "\r")
 		if curl {
-			ours := false
-			if l, ours = strings.CutPrefix(l, "> "); !ours {
+			sent, ours := strings.CutPrefix(l, "> ")
+			if !ours {
 				continue
 			}
+			l = sent
 		}
 		l = strings.TrimSuffix(strings.TrimSpace(l), `\r\n`) // tshark spells the line's end out
 		if m := headerLine.FindStringSubmatch(l); m != nil {

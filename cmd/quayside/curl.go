@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -120,13 +119,4 @@ func legible(body []byte) string {
 		}
 		return '�'
 	}, string(body))
-}
-
-// indented is JSON for people; what is none stays as it is.
-func indented(body []byte) string {
-	var b bytes.Buffer
-	if json.Indent(&b, body, "", "  ") != nil {
-		return legible(body)
-	}
-	return legible(b.Bytes())
 }

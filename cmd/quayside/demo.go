@@ -126,6 +126,9 @@ func (d *demo) perform(ctx context.Context, r *row) {
 		}
 	}
 	rep := s.perform(ctx, r.scenario, "")
+	if ctx.Err() != nil { // stopped, not over
+		return
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if r.done = &rep; rep.After != nil {
@@ -178,11 +181,14 @@ func (d *demo) playOn(ctx context.Context, screen *theatre) error {
 	for {
 		select {
 		case err := <-over:
-			if err == nil {
-				err = d.look(ctx)
+			if err != nil { // stopped: what is on the screen stays
+				return err
+			}
+			if err := d.look(ctx); err != nil {
+				return err
 			}
 			screen.finish(d.table(max(screen.width(), minWidth), len(d.rows), screen.paint)) // the summary adds up
-			return err
+			return nil
 		case <-time.After(lookAgain):
 		}
 		if err := d.look(ctx); err != nil && ctx.Err() == nil {

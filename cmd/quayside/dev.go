@@ -97,7 +97,12 @@ func (a *app) dev(ctx context.Context, o devOptions) error {
 			return nil
 		}
 		ok, err := playDemo(gctx, a.stdout, h, screen)
-		if err != nil && gctx.Err() == nil { // else somebody stopped it
+		select {
+		case <-gctx.Done(): // somebody stopped it
+			return nil
+		default:
+		}
+		if err != nil {
 			return err
 		}
 		if o.once {
@@ -369,6 +374,9 @@ Try next, in another terminal:
   %[4]s trigger payment.created --order %[3]s --config %[5]s
   %[4]s trigger payment.completed --order %[3]s --config %[5]s
 
+  # or see one of the things that go wrong; --list names %[6]d of them
+  %[4]s trigger late --config %[5]s
+
   # be the warehouse: report what was shipped
   curl -s %[1]s/api/v1/orders/%[3]s/shipments -H 'Authorization: Bearer %[2]s' -H 'Content-Type: application/json' \
     -d '{"carrier":"DHL","tracking_number":"JD0146"}'
@@ -377,5 +385,5 @@ Try next, in another terminal:
   %[4]s check --config %[5]s
 
 Ctrl-C stops it.
-`, t.cfg.PublicURL, t.cfg.AdminAPIKey.reveal(), order, t.program, t.env)
+`, t.cfg.PublicURL, t.cfg.AdminAPIKey.reveal(), order, t.program, t.env, len(scenarios))
 }

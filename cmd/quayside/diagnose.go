@@ -302,7 +302,7 @@ func latin1(body []byte) string {
 		if r > 0xFF {
 			return string(body)
 		}
-		b = append(b, byte(r))
+		b = append(b, byte(r)) //nolint:gosec // it fits: see above
 	}
 	if !utf8.Valid(b) {
 		return string(body)

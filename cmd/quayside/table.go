@@ -13,7 +13,7 @@ const (
 	sceneWidth = 15
 	orderWidth = 33 // payment_failed · 0.00 · reserved
 	gap        = "  "
-	mailsFrom  = 124 // columns from which there is room for mails and cases
+	mailsFrom  = 156 // columns from which there is room for mails and cases
 	mailsWidth = 46
 	footerRows = 4
 	minWidth   = 40
@@ -30,12 +30,14 @@ func (d *demo) frame(width, height int, p paint) []string {
 // table draws as many rows as there is room for.
 func (d *demo) table(width, room int, p paint) []string {
 	width-- // the last column makes some terminals wrap
-	t := tableau{paint: p, width: width, sends: width - 2 - sceneWidth - orderWidth - 2*len(gap)}
+	t := tableau{paint: p, width: width}
+	both := width - 2 - sceneWidth - 2*len(gap)
 	if width >= mailsFrom {
 		t.mails = mailsWidth
-		t.sends -= mailsWidth + len(gap)
+		both -= mailsWidth + len(gap)
 	}
-	t.sends = max(t.sends, 8)
+	t.order = min(orderWidth, both*3/5)
+	t.sends = both - t.order
 	lines := []string{t.head()}
 	for _, r := range visible(d.rows, room) {
 		lines = append(lines, t.row(r))
@@ -67,11 +69,11 @@ func (d *demo) foot(width int) []string {
 // tableau lays out one table.
 type tableau struct {
 	paint
-	width, sends, mails int
+	width, sends, order, mails int
 }
 
 func (t tableau) head() string {
-	line := "  " + fit("scene", sceneWidth) + gap + fit("PayQI sends → gets", t.sends) + gap + fit("order · money · goods", orderWidth)
+	line := "  " + fit("scene", sceneWidth) + gap + fit("PayQI sends → gets", t.sends) + gap + fit("order · money · goods", t.order)
 	if t.mails > 0 {
 		line += gap + "mails · cases"
 	}
@@ -103,7 +105,7 @@ func (t tableau) row(r *row) string {
 	if r.order.ID != "" {
 		order = fmt.Sprintf("%s · %s · %s", r.order.Status, r.order.AmountPaid, goods(r.order))
 	}
-	line := t.marked(r.mark()) + " " + name + gap + t.sent(r) + gap + t.standing(r.order, fit(order, orderWidth))
+	line := t.marked(r.mark()) + " " + name + gap + t.sent(r) + gap + t.standing(r.order, fit(order, t.order))
 	if t.mails > 0 {
 		line += gap + strings.TrimRight(fit(r.wroteAndRaised(), t.mails), " ")
 	}

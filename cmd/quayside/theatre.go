@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"slices"
@@ -85,7 +84,7 @@ func (t *theatre) frame(lines []string) {
 		b.WriteString(l + eraseLine + "\n")
 	}
 	b.WriteString(eraseBelow + showCursor)
-	_, _ = io.WriteString(t.out, b.String())
+	_, _ = t.out.WriteString(b.String())
 	t.lines, t.wide = slices.Clone(lines), t.width()
 }
 
@@ -118,7 +117,7 @@ func (t *theatre) above(text []byte) (took bool) {
 		return false
 	}
 	lines := t.lines
-	_, _ = io.WriteString(t.out, hideCursor+t.up()+eraseBelow+strings.TrimRight(string(text), "\n")+"\n")
+	_, _ = t.out.WriteString(hideCursor + t.up() + eraseBelow + strings.TrimRight(string(text), "\n") + "\n")
 	t.lines = nil
 	t.frame(lines)
 	return true

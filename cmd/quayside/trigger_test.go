@@ -173,7 +173,7 @@ func TestTriggerRefusals(t *testing.T) {
 		{"payment.completed --order here --set data.amount", 2, "--set takes PATH=VALUE"},
 		{"payment.completed --order here --set =3", 2, "take a PATH such as data.amount"},
 		{"payment.completed --order here --unset data.*", 2, "take a PATH such as data.amount"},
-		{"payment.completed --order here --expect payed", 2, `"payed" is none of pending, paid`},
+		{"payment.completed --order here --expect payd", 2, `"payd" is none of pending, paid`},
 		{"payment.completed --order here --expect paid/paid/here", 2, `"here" is none of none, on_hold`},
 		{"payment.completed --print", 2, "name it with --order ID"},
 		{"payment.completed --order here --print --times 2", 2, "leave out --times"},

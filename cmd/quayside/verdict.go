@@ -21,7 +21,7 @@ type verdict struct {
 	Accepted bool    `json:"accepted"`
 	Status   int     `json:"status"`
 	Answer   string  `json:"answer"`
-	Secret   string  `json:"secret_label"` // of the one that signed it; "" when none did
+	Label    string  `json:"secret_label"` // of the one that signed it; "" when none did
 	Event    string  `json:"event"`        // what it tells; "" unless it is authentic
 	Causes   []cause `json:"causes"`       // why it is refused or will not be applied
 	Body     string  `json:"body_sha256"`
@@ -43,7 +43,7 @@ func judge(in webhooks.Options, c capture, q inquiry) verdict {
 		labels = append(labels, labelOf(s))
 	}
 	v := verdict{
-		Accepted: adm.Status == http.StatusOK, Status: adm.Status, Answer: adm.Text, Secret: adm.Label, Causes: []cause{},
+		Accepted: adm.Status == http.StatusOK, Status: adm.Status, Answer: adm.Text, Label: adm.Label, Causes: []cause{},
 		Body: fmt.Sprintf("%x", sha256.Sum256(c.body)), Size: len(c.body), Checked: strings.Join(labels, ", "),
 	}
 	if adm.Event == nil {
@@ -238,9 +238,9 @@ func (v verdict) print(w io.Writer, p paint) {
 	answer := fmt.Sprintf("%d %s", v.Status, v.Answer)
 	switch {
 	case v.Accepted:
-		out("%s: Quayside would answer %s; signed with secret %s\n", p.good("accepted"), answer, v.Secret)
-	case v.Secret != "":
-		out("%s: Quayside would answer %s; the signature is right (secret %s)\n", p.bad("refused"), answer, v.Secret)
+		out("%s: Quayside would answer %s; signed with secret %s\n", p.good("accepted"), answer, v.Label)
+	case v.Label != "":
+		out("%s: Quayside would answer %s; the signature is right (secret %s)\n", p.bad("refused"), answer, v.Label)
 	default:
 		out("%s: Quayside would answer %s\n", p.bad("refused"), answer)
 	}

@@ -261,8 +261,16 @@ func TestVerifySignatureAgreesWithServer(t *testing.T) {
 	good := signed(sample)
 	now := fmt.Sprint(time.Now().Unix())
 	for i, tc := range []struct{ signature, timestamp, body string }{
-		{good, now, sample}, {strings.ToUpper(good), now, sample}, {good, "", sample}, {"sha256=" + good, now, sample}, {good[:63], now, sample},
-		{signed("other"), "5", "other"}, {signed("third"), now + "000", "third"}, {good, now, sample + "\n"}, {"", now, sample}, {signed(""), now, ""},
+		{good, now, sample},
+		{strings.ToUpper(good), now, sample},
+		{good, "", sample},
+		{"sha256=" + good, now, sample},
+		{good[:63], now, sample},
+		{signed("other"), "5", "other"},
+		{signed("third"), now + "000", "third"},
+		{good, now, sample + "\n"},
+		{"", now, sample},
+		{signed(""), now, ""},
 	} {
 		headers := "Host: x\nX-PayQI-Signature: " + tc.signature + "\n"
 		if tc.timestamp != "" {
