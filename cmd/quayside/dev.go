@@ -112,7 +112,7 @@ func (a *app) dev(ctx context.Context, o devOptions) error {
 			}
 			return nil
 		}
-		t.next()
+		t.nextAfterDemo()
 		return nil
 	})
 	return g.Wait()
@@ -386,4 +386,20 @@ Try next, in another terminal:
 
 Ctrl-C stops it.
 `, t.cfg.PublicURL, t.cfg.AdminAPIKey.reveal(), order, t.program, t.env, len(scenarios))
+}
+
+// nextAfterDemo is short: what the demo has added up stays on the screen.
+func (t tour) nextAfterDemo() {
+	_, _ = fmt.Fprintf(t.w, `
+Try next, in another terminal:
+
+  # one scene again, step by step; --list names all %[1]d of them
+  %[2]s trigger late --config %[3]s
+  # be PayQI: pay too little for an order of your own
+  %[2]s trigger payment.completed --amount 4.50 --config %[3]s
+  # does everything add up?
+  %[2]s check --config %[3]s
+
+Mails %[4]s   API %[5]s/docs   Ctrl-C stops it.
+`, len(scenarios), t.program, t.env, t.stack.mail.PageURL, t.cfg.PublicURL)
 }
