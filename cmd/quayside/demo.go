@@ -3,288 +3,341 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"quayside/internal/database"
+	"github.com/shopspring/decimal"
+	"golang.org/x/sync/errgroup"
+
+	"quayside/internal/notify"
 	"quayside/internal/orders"
+)
+
+const (
+	atOnceOnStage = 4                      // scenes played side by side
+	actPause      = 650 * time.Millisecond // between two acts, when a person watches
+	lookAgain     = 150 * time.Millisecond // between two looks at the shop
 )
 
 // demo plays customers and PayQI against a running service, over HTTP only.
 type demo struct {
-	w     io.Writer
 	shop  *shopClient
 	payqi *payqi
-	db    *database.DB
 	run   string // tells the orders of this run from earlier ones
+	pace  bool   // a person watches
+
+	mu    sync.Mutex
+	rows  []*row
+	stock []level
 }
 
-// scene is one order and what happens to it.
-type scene struct {
-	name string
-	what string // in plain words
-	ttl  int64  // seconds until the order expires, 0 for the usual
-	play func(ctx context.Context, d *demo, o orders.View) (answers string, err error)
-	want string // status/payment_status/fulfillment_status at the end
-	mail []string
+// row is a scene of the demo, as far as it has come.
+type row struct {
+	scenario
+	order orders.View // as last seen; without an id until there is one
+	beats []beat      // deliveries
+	mails []letter
+	begun bool
+	done  *report // once it is over
 }
 
-const demoPatience = 20 * time.Second // for a thing to happen that should take milliseconds
-
-// scenes is the programme of the demo.
-var scenes = []scene{
-	{
-		name: "completed", what: "created, pending, completed", want: "paid/paid/queued",
-		mail: []string{"payment_confirmed"},
-		play: func(ctx context.Context, d *demo, o orders.View) (string, error) {
-			return d.tellAll(ctx, o, "payment.created", "payment.pending", "payment.completed")
-		},
-	},
-	{
-		name: "shipped", what: "completed, then the shop ships it", want: "fulfilled/paid/fulfilled",
-		mail: []string{"payment_confirmed", "order_shipped"},
-		play: func(ctx context.Context, d *demo, o orders.View) (string, error) {
-			answers, err := d.tellAll(ctx, o, "payment.created", "payment.completed")
-			if err != nil {
-				return answers, err
-			}
-			if err := d.await(ctx, o.ID, "paid/paid/queued"); err != nil {
-				return answers, err
-			}
-			return answers, d.shop.call(ctx, http.MethodPost, "/api/v1/orders/"+o.ID+"/shipments",
-				map[string]string{"carrier": "DHL", "tracking_number": "JD0146"}, nil)
-		},
-	},
-	{
-		name: "failed", what: "created, failed: the goods stay reserved", want: "payment_failed/unpaid/none",
-		mail: []string{"payment_failed"},
-		play: func(ctx context.Context, d *demo, o orders.View) (string, error) {
-			return d.tellAll(ctx, o, "payment.created", "payment.failed")
-		},
-	},
-	{
-		name: "expired", what: "created, expired: the goods are released", want: "expired/unpaid/none",
-		mail: []string{"order_expired"},
-		play: func(ctx context.Context, d *demo, o orders.View) (string, error) {
-			return d.tellAll(ctx, o, "payment.created", "payment.expired")
-		},
-	},
-	{
-		name: "duplicate", what: "one completed event delivered 20 times at once", want: "paid/paid/queued",
-		mail: []string{"payment_confirmed"},
-		play: func(ctx context.Context, d *demo, o orders.View) (string, error) { return d.storm(ctx, o, 20) },
-	},
-	{
-		name: "late", what: "nothing comes, our own deadline expires it, then the money arrives", ttl: 1, want: "paid/paid/queued",
-		mail: []string{"payment_confirmed"},
-		play: func(ctx context.Context, d *demo, o orders.View) (string, error) {
-			if err := d.await(ctx, o.ID, "expired/unpaid/none"); err != nil {
-				return "", err
-			}
-			return d.tellAll(ctx, o, "payment.completed")
-		},
-	},
-	{
-		name: "underpaid", what: "half of the amount arrives: the order is held", want: "pending/underpaid/none",
-		play: func(ctx context.Context, d *demo, o orders.View) (string, error) {
-			e := newEvent("payment.completed", o, "pay_"+o.ID)
-			e.Data.Amount = "5.00"
-			a, err := d.payqi.tell(ctx, e)
-			return a.String(), err
-		},
-	},
-	{
-		name: "forged", what: "completed, but signed with another secret", want: "pending/unpaid/none",
-		play: func(ctx context.Context, d *demo, o orders.View) (string, error) {
-			body, err := json.Marshal(newEvent("payment.completed", o, "pay_"+o.ID))
-			if err != nil {
-				return "", err
-			}
-			a, err := d.payqi.send(ctx, body, signBad, now())
-			return a.String(), err
-		},
-	},
-}
-
-// playDemo plays every scene, prints what became of each and checks the books;
-// ok when all of it is as it should be.
-func playDemo(ctx context.Context, w io.Writer, h *house) (ok bool, err error) {
-	cfg := h.cfg
-	d := &demo{
-		w: w, shop: newShopClient(cfg.PublicURL, cfg.AdminAPIKey.reveal()), db: h.db, run: randomHex(2),
-		payqi: newPayQI(cfg.PublicURL, cfg.PayQIWebhookSecrets[0].reveal()),
-	}
-	_, _ = fmt.Fprintf(w, "\nThe demo plays %d customers and PayQI; every event is signed and sent over HTTP.\n\n", len(scenes))
-	ok = true
-	for _, s := range scenes {
-		good, err := d.playScene(ctx, s)
-		if err != nil {
-			if ctx.Err() != nil {
-				return false, ctx.Err()
-			}
-			_, _ = fmt.Fprintf(w, "✗ %s: %v\n", s.name, err)
+// newDemo takes the scenarios of the demo, in their order.
+func newDemo(shop *shopClient, sender *payqi) *demo {
+	d := &demo{shop: shop, payqi: sender, run: randomHex(2)}
+	for _, s := range scenarios {
+		if s.demo {
+			d.rows = append(d.rows, &row{scenario: s})
 		}
-		ok = ok && good && err == nil
 	}
+	return d
+}
+
+// playDemo plays every scene, shows what becomes of each and checks the books;
+// ok when all of it is as it should be.
+func playDemo(ctx context.Context, w io.Writer, h *house, screen *theatre) (ok bool, err error) {
+	cfg := h.cfg
+	d := newDemo(newShopClient(cfg.PublicURL, cfg.AdminAPIKey.reveal()), newPayQI(cfg.PublicURL, cfg.PayQIWebhookSecrets[0].reveal()))
+	defer d.shop.http.CloseIdleConnections()
+	defer d.payqi.http.CloseIdleConnections()
+	_, _ = fmt.Fprintf(w, "\nThe demo plays %d customers and PayQI; every event is signed and sent over HTTP.\n\n", len(d.rows))
+	if screen != nil {
+		d.pace = true
+		err = d.playOn(ctx, screen)
+	} else {
+		err = d.play(ctx, d.printer(w))
+	}
+	if err != nil {
+		return false, err
+	}
+	d.showFailures(w)
 	_, _ = fmt.Fprintln(w)
+	if err := d.summary(ctx, w); err != nil {
+		return false, err
+	}
 	broken, err := checkInvariants(ctx, h.db, cfg.PaymentTolerance.String())
 	if err != nil {
 		return false, err
 	}
-	return reportFindings(w, broken) && ok, nil
+	return reportFindings(w, broken) && d.allWell(), nil
 }
 
-func (d *demo) playScene(ctx context.Context, s scene) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, demoPatience)
-	defer cancel()
-	o, err := d.open(ctx, s)
-	if err != nil {
-		return false, err
-	}
-	answers, err := s.play(ctx, d, o)
-	if err != nil {
-		return false, err
-	}
-	waited := d.await(ctx, o.ID, s.want)
-	for _, kind := range s.mail {
-		if err := d.awaitMail(ctx, o.ID, kind); err != nil {
-			waited = errors.Join(waited, err)
-		}
-	}
-	ctx = context.WithoutCancel(ctx) // show where it stands, also when it took too long
-	o, err = d.shop.order(ctx, o.ID)
-	mails, merr := d.mailsOf(ctx, o.ID)
-	if err := errors.Join(err, merr); err != nil {
-		return false, err
-	}
-	mark := "✓"
-	if waited != nil {
-		mark = "✗"
-	}
-	_, _ = fmt.Fprintf(d.w, "%s %-16s %s\n    PayQI got %s → order %s, money %s, goods %s; mails: %s\n", mark, o.ID, s.what, answers,
-		o.Status, o.PaymentStatus, goods(o), cmp.Or(strings.Join(mails, ", "), "none yet"))
-	return waited == nil, waited
-}
-
-func (d *demo) open(ctx context.Context, s scene) (o orders.View, err error) {
-	body := map[string]any{
-		"id": fmt.Sprintf("%s-%s", s.name, d.run), "currency": "XRP",
-		"customer": map[string]string{"email": s.name + "@customers.example", "name": "Ada"},
-		"items":    []map[string]any{{"sku": "mug-blue", "quantity": 2, "unit_price": "5.00"}},
-	}
-	if s.ttl > 0 {
-		body["expires_in"] = s.ttl
-	}
-	err = d.shop.call(ctx, http.MethodPost, "/api/v1/orders", body, &o)
-	return o, err
-}
-
-// tellAll sends events of one payment one after the other and returns what
-// PayQI was answered.
-func (d *demo) tellAll(ctx context.Context, o orders.View, types ...string) (string, error) {
-	var answers []string
-	for _, t := range types {
-		a, err := d.payqi.tell(ctx, newEvent(t, o, "pay_"+o.ID))
-		if err != nil {
-			return "", err
-		}
-		answers = append(answers, a.String())
-	}
-	return tally(answers), nil
-}
-
-// storm delivers one event many times at once.
-func (d *demo) storm(ctx context.Context, o orders.View, times int) (string, error) {
-	body, err := json.Marshal(newEvent("payment.completed", o, "pay_"+o.ID))
-	if err != nil {
-		return "", err
-	}
-	answers, errs := make([]string, times), make([]error, times)
-	var wg sync.WaitGroup
-	for i := range times {
-		wg.Go(func() {
-			a, err := d.payqi.send(ctx, body, signGood, now())
-			answers[i], errs[i] = a.String(), err
+// play performs the scenes, a few at a time, and calls over after each.
+func (d *demo) play(ctx context.Context, over func()) error {
+	var g errgroup.Group
+	g.SetLimit(atOnceOnStage)
+	for _, r := range d.rows {
+		g.Go(func() error {
+			d.perform(ctx, r)
+			over()
+			return nil
 		})
 	}
-	wg.Wait()
-	return tally(answers), errors.Join(errs...)
+	_ = g.Wait() // scenes report, they do not fail
+	return ctx.Err()
 }
 
-// tally counts equal answers, the rarer first: "200 OK, 19 × 200 Already processed".
-func tally(answers []string) string {
-	count := map[string]int{}
-	for _, a := range answers {
-		count[a]++
+func (d *demo) perform(ctx context.Context, r *row) {
+	if ctx.Err() != nil {
+		return
 	}
-	kinds := slices.SortedFunc(maps.Keys(count), func(a, b string) int {
-		return cmp.Or(cmp.Compare(count[a], count[b]), cmp.Compare(a, b))
-	})
-	for i, a := range kinds {
-		if count[a] > 1 {
-			kinds[i] = fmt.Sprintf("%d × %s", count[a], a)
+	d.mu.Lock()
+	r.begun = true
+	d.mu.Unlock()
+	s := &stage{shop: d.shop, payqi: d.payqi, run: d.run}
+	s.watch = func(b beat) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if b.Event != "" {
+			r.beats = append(r.beats, b)
 		}
 	}
-	return strings.Join(kinds, ", ")
+	if d.pace {
+		s.pause = func(ctx context.Context) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(actPause):
+			}
+		}
+	}
+	rep := s.perform(ctx, r.scenario, "")
+	if ctx.Err() != nil { // stopped, not over
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r.done = &rep; rep.After != nil {
+		r.order, r.mails = rep.After.Order, rep.After.Letters
+	}
 }
 
-// goods says where an order's goods are.
-func goods(o orders.View) string {
+// look sees how the orders, mails and stock of this run stand.
+func (d *demo) look(ctx context.Context) error {
+	views, err := list[orders.View](ctx, d.shop, "/api/v1/orders", nil)
+	if err != nil {
+		return err
+	}
+	letters, err := list[letter](ctx, d.shop, "/api/v1/emails", nil)
+	if err != nil {
+		return err
+	}
+	stock, err := list[level](ctx, d.shop, "/api/v1/products", nil)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stock = slices.DeleteFunc(stock, func(l level) bool { return l.SKU != sampleSKU && l.SKU != "last-"+d.run })
+	for _, r := range d.rows {
+		if r.done != nil {
+			continue // its end was looked at, and compared
+		}
+		i := slices.IndexFunc(views, func(o orders.View) bool { return o.ID == r.name+"-"+d.run })
+		if i < 0 {
+			continue
+		}
+		r.order, r.mails = views[i], nil
+		for _, l := range letters {
+			if l.OrderID == r.order.ID {
+				r.mails = append(r.mails, l)
+			}
+		}
+		slices.Reverse(r.mails)
+	}
+	return nil
+}
+
+// playOn performs on a terminal, where the table changes in place.
+func (d *demo) playOn(ctx context.Context, screen *theatre) error {
+	screen.open()
+	defer screen.close()
+	over := make(chan error, 1)
+	go func() { over <- d.play(ctx, func() {}) }()
+	for {
+		select {
+		case err := <-over:
+			if err != nil { // stopped: what is on the screen stays
+				return err
+			}
+			if err := d.look(ctx); err != nil {
+				return err
+			}
+			screen.finish(d.table(max(screen.width(), minWidth), len(d.rows), screen.paint)) // the summary adds up
+			return nil
+		case <-time.After(lookAgain):
+		}
+		if err := d.look(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
+		screen.draw(d.frame(screen.width(), screen.height(), screen.paint))
+	}
+}
+
+// printer prints finished scenes in the order of the programme.
+func (d *demo) printer(w io.Writer) func() {
+	printed := 0
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		for ; printed < len(d.rows) && d.rows[printed].done != nil; printed++ {
+			r := d.rows[printed]
+			_, _ = fmt.Fprintf(w, "%s %-20s %s\n    PayQI got %s → order %s, money %s, goods %s; mails: %s%s\n", r.mark(), cmp.Or(r.order.ID, r.name), r.line,
+				cmp.Or(r.got(), "no answer"), r.order.Status, r.order.PaymentStatus, goods(r.order), wordsOf(sentOf(r.mails)), r.openCases())
+		}
+	}
+}
+
+func (r *row) mark() string {
 	switch {
-	case o.FulfillmentStatus == orders.InQueue:
-		return "ready to ship"
-	case o.FulfillmentStatus != orders.NotYet:
-		return string(o.FulfillmentStatus)
-	case o.Status == orders.Pending || o.Status == orders.PaymentFailed:
-		return "reserved"
+	case r.done != nil && r.done.OK:
+		return "✓"
+	case r.done != nil:
+		return "✗"
+	case r.begun:
+		return "▸"
 	}
-	return "released"
+	return "·"
 }
 
-func stateOf(o orders.View) string {
-	return fmt.Sprintf("%s/%s/%s", o.Status, o.PaymentStatus, o.FulfillmentStatus)
-}
-
-// await waits until an order stands where it should.
-func (d *demo) await(ctx context.Context, id, want string) error {
-	for {
-		o, err := d.shop.order(ctx, id)
-		if err == nil && stateOf(o) == want {
-			return nil
+// got is what PayQI was answered so far, in the order of the deliveries.
+func (r *row) got() string {
+	var runs []string
+	var counts []int
+	for _, b := range r.beats {
+		t := tally(b.Answers)
+		if n := len(runs); n > 0 && runs[n-1] == t && len(b.Answers) == 1 {
+			counts[n-1]++
+			continue
 		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("order %s is %s after %s, want %s", id, stateOf(o), demoPatience, want)
-		case <-time.After(15 * time.Millisecond):
-		}
+		runs, counts = append(runs, t), append(counts, 1)
 	}
-}
-
-// awaitMail waits until the mail server has taken a letter of this kind.
-func (d *demo) awaitMail(ctx context.Context, id, kind string) error {
-	for {
-		sent, err := d.mailsOf(ctx, id)
-		if err == nil && slices.Contains(sent, kind) {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("no mail %s about order %s after %s", kind, id, demoPatience)
-		case <-time.After(15 * time.Millisecond):
+	for i, n := range counts {
+		if n > 1 {
+			runs[i] = fmt.Sprintf("%d × %s", n, runs[i])
 		}
 	}
+	return strings.Join(runs, ", ")
 }
 
-// mailsOf returns the kinds of the letters about an order that were sent.
-func (d *demo) mailsOf(ctx context.Context, id string) (kinds []string, err error) {
-	err = d.db.Read(ctx).Raw(`SELECT kind FROM letters WHERE order_id = ? AND state = 'sent' ORDER BY sent_at`, id).Scan(&kinds).Error
-	return kinds, err
+func (r *row) openCases() string {
+	if len(r.want.cases) == 0 {
+		return ""
+	}
+	return "; case " + wordsOf(r.want.cases)
+}
+
+// showFailures says of each scene that went wrong in what.
+func (d *demo) showFailures(w io.Writer) {
+	for _, r := range d.rows {
+		if r.done == nil || r.done.OK {
+			continue
+		}
+		_, _ = fmt.Fprintf(w, "\n✗ %s did not end as it should:\n", r.name)
+		for _, wrong := range r.done.Wrong {
+			_, _ = fmt.Fprintf(w, "  %s\n", wrong)
+		}
+	}
+}
+
+func (d *demo) allWell() bool {
+	return !slices.ContainsFunc(d.rows, func(r *row) bool { return r.done == nil || !r.done.OK })
+}
+
+// summary adds up what happened.
+func (d *demo) summary(ctx context.Context, w io.Writer) error {
+	if err := d.look(ctx); err != nil {
+		return err
+	}
+	open, err := list[orders.CaseView](ctx, d.shop, "/api/v1/cases", url.Values{"state": {"open"}})
+	if err != nil {
+		return err
+	}
+	var answers []answer
+	got, due := decimal.Zero, decimal.Zero
+	sent := 0
+	for _, r := range d.rows {
+		for _, b := range r.beats {
+			answers = append(answers, b.Answers...)
+		}
+		got, due = got.Add(r.order.AmountPaid.Decimal), due.Add(r.order.RefundDue.Decimal)
+		sent += len(sentOf(r.mails))
+	}
+	var codes []orders.Code
+	for _, c := range open {
+		if c.OrderID != nil && strings.HasSuffix(*c.OrderID, "-"+d.run) {
+			codes = append(codes, c.Code)
+		}
+	}
+	slices.Sort(codes)
+	_, _ = fmt.Fprintf(w, "orders  %s\nevents  %d deliveries: %s\nmoney   %s XRP received, %s XRP of it due back\nstock   %s\nmails   %d sent\ncases   %d for a person to decide: %s\n",
+		d.statuses(), len(answers), tally(answers), orders.Amount(got), orders.Amount(due), d.levels(), sent, len(codes), wordsOf(slices.Compact(codes)))
+	return nil
+}
+
+// statuses counts the orders: "7 paid, 3 pending".
+func (d *demo) statuses() string {
+	count := map[orders.Status]int{}
+	for _, r := range d.rows {
+		if r.order.ID != "" {
+			count[r.order.Status]++
+		}
+	}
+	kinds := slices.SortedFunc(maps.Keys(count), func(a, b orders.Status) int {
+		return cmp.Or(cmp.Compare(count[b], count[a]), cmp.Compare(a, b))
+	})
+	var words []string
+	for _, k := range kinds {
+		words = append(words, fmt.Sprintf("%d %s", count[k], k))
+	}
+	return cmp.Or(strings.Join(words, ", "), "none yet")
+}
+
+func (d *demo) levels() string {
+	var words []string
+	for _, l := range d.stock {
+		words = append(words, fmt.Sprintf("%s %d on hand, %d reserved", l.SKU, l.OnHand, l.Reserved))
+	}
+	return cmp.Or(strings.Join(words, " · "), "not seen yet")
+}
+
+// mailCounts counts the letters of this run by state.
+func (d *demo) mailCounts() string {
+	count := map[notify.State]int{}
+	for _, r := range d.rows {
+		for _, l := range r.mails {
+			count[l.State]++
+		}
+	}
+	words := []string{fmt.Sprintf("%d sent", count[notify.Sent])}
+	for _, s := range []notify.State{notify.Sending, notify.Queued, notify.Unknown, notify.Failed} {
+		if count[s] > 0 {
+			words = append(words, fmt.Sprintf("%d %s", count[s], s))
+		}
+	}
+	return strings.Join(words, ", ")
 }

@@ -29,6 +29,7 @@ type devOptions struct {
 	ephemeral bool
 	demo      bool
 	once      bool
+	plain     bool
 }
 
 func newDevCommand(a *app) *cobra.Command {
@@ -49,6 +50,7 @@ between runs; Ctrl-C stops all of it.`,
 	cmd.Flags().BoolVar(&o.ephemeral, "ephemeral", false, "keep nothing")
 	cmd.Flags().BoolVar(&o.demo, "demo", false, "play customers and PayQI, and show what becomes of each order")
 	cmd.Flags().BoolVar(&o.once, "once", false, "stop when the demo is over (implies --demo)")
+	cmd.Flags().BoolVar(&o.plain, "plain", false, "print the demo line by line, also on a terminal")
 	return cmd
 }
 
@@ -59,6 +61,11 @@ func (a *app) dev(ctx context.Context, o devOptions) error {
 	cfg, err := a.devSettings(&o)
 	if err != nil {
 		return err
+	}
+	var screen *theatre
+	if o.demo {
+		screen = a.newTheatre(o.plain)
+		a.minding(screen)
 	}
 	a.log(cfg)
 	s, err := a.startStack(ctx, o, &cfg)
@@ -89,8 +96,13 @@ func (a *app) dev(ctx context.Context, o devOptions) error {
 			t.next()
 			return nil
 		}
-		ok, err := playDemo(gctx, a.stdout, h)
-		if err != nil && gctx.Err() == nil { // else somebody stopped it
+		ok, err := playDemo(gctx, a.stdout, h, screen)
+		select {
+		case <-gctx.Done(): // somebody stopped it
+			return nil
+		default:
+		}
+		if err != nil {
 			return err
 		}
 		if o.once {
@@ -100,7 +112,7 @@ func (a *app) dev(ctx context.Context, o devOptions) error {
 			}
 			return nil
 		}
-		t.next()
+		t.nextAfterDemo()
 		return nil
 	})
 	return g.Wait()
@@ -130,7 +142,7 @@ func (a *app) devSettings(o *devOptions) (config, error) {
 		"SHOP_NAME":            "Quayside Dev Shop",
 	}
 	if o.demo {
-		made["LOG_LEVEL"] = "warn" // the demo says what happens
+		made["LOG_LEVEL"] = "error" // the demo says what happens; that forgeries are refused is part of it
 	}
 	lookup := func(name string) (string, bool) {
 		if strings.HasSuffix(name, "_URL") || strings.HasPrefix(name, "TLS_") || name == "REQUIRE_HTTPS" || name == "METRICS_ADDR" {
@@ -362,6 +374,9 @@ Try next, in another terminal:
   %[4]s trigger payment.created --order %[3]s --config %[5]s
   %[4]s trigger payment.completed --order %[3]s --config %[5]s
 
+  # or see one of the things that go wrong; --list names %[6]d of them
+  %[4]s trigger late --config %[5]s
+
   # be the warehouse: report what was shipped
   curl -s %[1]s/api/v1/orders/%[3]s/shipments -H 'Authorization: Bearer %[2]s' -H 'Content-Type: application/json' \
     -d '{"carrier":"DHL","tracking_number":"JD0146"}'
@@ -370,5 +385,21 @@ Try next, in another terminal:
   %[4]s check --config %[5]s
 
 Ctrl-C stops it.
-`, t.cfg.PublicURL, t.cfg.AdminAPIKey.reveal(), order, t.program, t.env)
+`, t.cfg.PublicURL, t.cfg.AdminAPIKey.reveal(), order, t.program, t.env, len(scenarios))
+}
+
+// nextAfterDemo is short: what the demo has added up stays on the screen.
+func (t tour) nextAfterDemo() {
+	_, _ = fmt.Fprintf(t.w, `
+Try next, in another terminal:
+
+  # one scene again, step by step; --list names all %[1]d of them
+  %[2]s trigger late --config %[3]s
+  # be PayQI: pay too little for an order of your own
+  %[2]s trigger payment.completed --amount 4.50 --config %[3]s
+  # does everything add up?
+  %[2]s check --config %[3]s
+
+Mails %[4]s   API %[5]s/docs   Ctrl-C stops it.
+`, len(scenarios), t.program, t.env, t.stack.mail.PageURL, t.cfg.PublicURL)
 }

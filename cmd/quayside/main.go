@@ -21,6 +21,7 @@ var commands = []func(*app) *cobra.Command{
 	newServeCommand,
 	newWorkCommand,
 	newTriggerCommand,
+	newVerifySignatureCommand,
 	newCheckCommand,
 	newMigrateCommand,
 	newVersionCommand,
@@ -61,6 +62,12 @@ type app struct {
 // found: exit code 1 and not another word.
 var errSaid = errors.New("said already")
 
+// misuse is an argument that cannot be followed, found out only after the
+// command has begun: exit code 2.
+type misuse string
+
+func (m misuse) Error() string { return string(m) }
+
 // run is main without the process: tests call it with their own arguments,
 // environment and streams. It returns the exit code.
 func run(ctx context.Context, args []string, lookup func(string) (string, bool), stdin io.Reader, stdout, stderr io.Writer) int {
@@ -73,7 +80,7 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 		return exitDone
 	case errors.Is(err, errSaid):
 		return exitFail
-	case !a.began:
+	case !a.began || isMisuse(err):
 		_, _ = fmt.Fprintf(stderr, "quayside: %s; see '%s --help'\n", oneLine(err), cmd.CommandPath())
 		return exitUsage
 	}
@@ -82,6 +89,11 @@ func run(ctx context.Context, args []string, lookup func(string) (string, bool),
 		return exitUsage
 	}
 	return exitFail
+}
+
+func isMisuse(err error) bool {
+	_, is := errors.AsType[misuse](err)
+	return is
 }
 
 // oneLine is cobra's message without the paragraphs of its suggestions.

@@ -125,12 +125,10 @@ func (p *tab) waits(what, expression string) {
 // shows waits for a headline, and for all of words.
 func (p *tab) shows(headline string, words ...string) {
 	p.w.t.Helper()
-	p.waits("the headline "+headline, `document.getElementById('headline')?.textContent === `+quoted(headline))
+	p.waits("the headline "+headline, `document.getElementById('headline')?.textContent === `+jsonOf(headline))
 	text := js[string](p, `document.body.innerText`)
 	contains(p.w.t, headline, text, words...)
 }
-
-func quoted(s string) string { return jsonOf(s) }
 
 // stay marks the document; stayed finds out whether it is the same one.
 func (p *tab) stay() { js[bool](p, `window.stayed = true`) }
@@ -239,7 +237,7 @@ func TestPageFollowsPayment(t *testing.T) {
 
 	e := newEvent("payment.created", o, "pay_1001")
 	w.answered("200 OK", e)
-	p.waits("the payment details", `document.getElementById('address')?.textContent === `+quoted(demoAddress))
+	p.waits("the payment details", `document.getElementById('address')?.textContent === `+jsonOf(demoAddress))
 	p.shows("Awaiting payment", "exactly this amount", tagOf("pay_1001"), "left", "Open in wallet")
 	if uri := js[string](p, `document.getElementById('wallet').getAttribute('href')`); uri != "xrpl:"+demoAddress+"?amount=42.5&dt="+tagOf("pay_1001") {
 		t.Errorf("the link opens %s", uri)
@@ -354,7 +352,7 @@ func TestPageCopies(t *testing.T) {
 	w.must(err)
 	copied := func(want string) {
 		t.Helper()
-		p.waits("the clipboard to hold "+want, `navigator.clipboard.readText().then(s => s === `+quoted(want)+`)`)
+		p.waits("the clipboard to hold "+want, `navigator.clipboard.readText().then(s => s === `+jsonOf(want)+`)`)
 	}
 	for id, want := range map[string]string{"copy-amount": "42.50", "copy-address": demoAddress, "copy-tag": tagOf("pay_copy")} {
 		p.do(chromedp.Click(chromedp.ID(id)))
@@ -378,7 +376,7 @@ func TestPageCopies(t *testing.T) {
 	copied(tagOf("pay_copy"))
 	js[bool](q, `document.execCommand = () => false, true`)
 	q.do(chromedp.Click(chromedp.ID("copy-address")))
-	q.waits("the address to be selected", `getSelection().toString() === `+quoted(demoAddress))
+	q.waits("the address to be selected", `getSelection().toString() === `+jsonOf(demoAddress))
 	p.quiet()
 	q.quiet()
 }

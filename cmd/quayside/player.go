@@ -6,9 +6,12 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -23,12 +26,32 @@ type shopClient struct {
 	http     *http.Client
 }
 
-func newShopClient(url, key string) *shopClient {
-	return &shopClient{url: strings.TrimRight(url, "/"), key: key, http: &http.Client{Timeout: 10 * time.Second}}
+func newShopClient(baseURL, key string) *shopClient {
+	return &shopClient{url: strings.TrimRight(baseURL, "/"), key: key, http: &http.Client{Timeout: 10 * time.Second, CheckRedirect: stay}}
+}
+
+// stay keeps a client from following a redirect: what it sends is for one place.
+func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// refusal is an answer of the API that says no, in the problem's own words.
+type refusal struct {
+	method, path string
+	Status       int
+	Code, Detail string
+}
+
+func (r *refusal) Error() string {
+	return strings.TrimRight(fmt.Sprintf("%s %s: %d %s: %s", r.method, r.path, r.Status, r.Code, r.Detail), ": ")
+}
+
+// refused reports whether err is an answer with this status.
+func refused(err error, status int) bool {
+	r, ok := errors.AsType[*refusal](err)
+	return ok && r.Status == status
 }
 
 // call sends body (nil for none) as JSON and reads the answer into out. A
-// refusal is an error in the problem's own words.
+// refusal is an error, *refusal.
 func (s *shopClient) call(ctx context.Context, method, path string, body, out any) error {
 	var payload io.Reader
 	if body != nil {
@@ -53,10 +76,11 @@ func (s *shopClient) call(ctx context.Context, method, path string, body, out an
 	if err != nil {
 		return err
 	}
-	if res.StatusCode >= http.StatusBadRequest {
-		var p struct{ Code, Detail string }
-		_ = json.Unmarshal(answer, &p)
-		return fmt.Errorf("%s %s: %d %s: %s", method, path, res.StatusCode, p.Code, p.Detail)
+	if res.StatusCode >= http.StatusMultipleChoices {
+		r := &refusal{method: method, path: path, Status: res.StatusCode}
+		_ = json.Unmarshal(answer, r) // what is no problem says nothing
+		r.Status = res.StatusCode
+		return r
 	}
 	if out == nil {
 		return nil
@@ -65,7 +89,7 @@ func (s *shopClient) call(ctx context.Context, method, path string, body, out an
 }
 
 func (s *shopClient) order(ctx context.Context, id string) (v orders.View, err error) {
-	err = s.call(ctx, http.MethodGet, "/api/v1/orders/"+id, nil, &v)
+	err = s.call(ctx, http.MethodGet, "/api/v1/orders/"+url.PathEscape(id), nil, &v)
 	return v, err
 }
 
@@ -78,7 +102,7 @@ type payqi struct {
 
 func newPayQI(baseURL, secret string) *payqi {
 	return &payqi{url: strings.TrimRight(baseURL, "/") + "/webhooks/payqi", secret: secret, http: &http.Client{
-		Timeout:   30 * time.Second,
+		Timeout: 30 * time.Second, CheckRedirect: stay,
 		Transport: &http.Transport{MaxIdleConnsPerHost: 64},
 	}}
 }
@@ -137,20 +161,46 @@ func randomHex(bytes int) string {
 	return hex.EncodeToString(b)
 }
 
+// The headers of the guide, "Create Webhook Endpoint" and "Replay Attacks".
+const (
+	signatureHeader = "X-PayQI-Signature"
+	timestampHeader = "X-PayQI-Timestamp"
+)
+
 // answer is what the webhook said.
 type answer struct {
-	Status int
-	Text   string
+	Status int     `json:"status"`
+	Text   string  `json:"text"`
+	Millis float64 `json:"elapsed_ms"` // from the first byte sent to the last one read
 }
 
 func (a answer) String() string { return fmt.Sprintf("%d %s", a.Status, a.Text) }
 
 // signature values of send.
 const (
-	signGood = "good"
-	signBad  = "bad"
-	signNone = "none"
+	signGood   = "good"
+	signBad    = "bad"    // of another secret
+	signUpper  = "upper"  // good, in upper-case hex
+	signPrefix = "prefix" // good, behind sha256=
+	signNone   = "none"
 )
+
+var signatures = []string{signGood, signBad, signUpper, signPrefix, signNone}
+
+// sign is the value of X-PayQI-Signature, "" for none.
+func (p *payqi) sign(body []byte, signature string) string {
+	switch good := webhooks.Sign(p.secret, body); signature {
+	case signGood:
+		return good
+	case signUpper:
+		return strings.ToUpper(good)
+	case signPrefix:
+		return "sha256=" + good
+	case signBad:
+		return webhooks.Sign("not the secret of this shop", body)
+	}
+	return ""
+}
 
 // send posts body with the signature asked for; timestamp "" sends none.
 func (p *payqi) send(ctx context.Context, body []byte, signature, timestamp string) (answer, error) {
@@ -159,22 +209,21 @@ func (p *payqi) send(ctx context.Context, body []byte, signature, timestamp stri
 		return answer{}, err
 	}
 	r.Header.Set("Content-Type", "application/json")
-	switch signature {
-	case signGood:
-		r.Header.Set("X-PayQI-Signature", webhooks.Sign(p.secret, body))
-	case signBad:
-		r.Header.Set("X-PayQI-Signature", webhooks.Sign("not the secret of this shop", body))
+	if s := p.sign(body, signature); s != "" {
+		r.Header.Set(signatureHeader, s)
 	}
 	if timestamp != "" {
-		r.Header.Set("X-PayQI-Timestamp", timestamp)
+		r.Header.Set(timestampHeader, timestamp)
 	}
+	began := time.Now()
 	res, err := p.http.Do(r)
 	if err != nil {
 		return answer{}, fmt.Errorf("%s does not answer: %w", p.url, err)
 	}
 	defer func() { _ = res.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(res.Body, 1<<16))
-	return answer{res.StatusCode, strings.TrimSpace(string(text))}, err
+	millis := math.Round(float64(time.Since(began).Microseconds())/100) / 10
+	return answer{res.StatusCode, strings.TrimSpace(string(text)), millis}, err
 }
 
 // tell sends e once, in time and well signed.

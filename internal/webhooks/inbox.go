@@ -43,9 +43,6 @@ type Inbox struct {
 
 // NewInbox returns an inbox that stores through intake and applies through db.
 func NewInbox(intake, db *database.DB, bell queue.Bell, book *orders.Book, o Options) *Inbox {
-	if o.Clock == nil {
-		o.Clock = time.Now
-	}
 	if o.Writers == 0 {
 		o.Writers = 2
 	}
@@ -106,7 +103,7 @@ func (in *Inbox) Receive(c *gin.Context) {
 }
 
 func (in *Inbox) receive(c *gin.Context) (a answer, reason string, e *Event) {
-	if enc := c.Request.Header.Values("Content-Encoding"); len(enc) > 1 || (len(enc) == 1 && !strings.EqualFold(enc[0], "identity")) {
+	if coded(c.Request.Header) { // Admit would say so too, but only after reading it
 		return compressed, "", nil
 	}
 	if c.Request.ContentLength > MaxBody {
@@ -119,22 +116,16 @@ func (in *Inbox) receive(c *gin.Context) (a answer, reason string, e *Event) {
 	if body == nil {
 		return a, reason, nil
 	}
-	signatures := c.Request.Header.Values("X-Payqi-Signature")
-	if len(signatures) != 1 {
-		return badSignature, []string{"signature missing", "signature sent twice"}[min(len(signatures), 1)], nil
+	adm := in.opts.Admit(c.Request.Header, body)
+	if e = adm.Event; e == nil {
+		return adm.answer, adm.Reason, nil
 	}
-	label, ok := in.opts.Verifier.Verify(body, signatures[0])
-	if !ok {
-		return badSignature, "signature does not match", nil
-	}
-	stale := in.opts.Timestamp.check(c.Request.Header.Values("X-Payqi-Timestamp"), in.opts.Clock())
-	e = parseEvent(body)
-	a, err := in.keep(c.Request.Context(), &delivery{Event: e, body: body, label: label, stale: stale})
+	a, err := in.keep(c.Request.Context(), &delivery{Event: e, body: body, label: adm.Label, stale: adm.Reason})
 	switch {
 	case err != nil:
 		return notStored, err.Error(), e
 	case a == tooOld:
-		return a, stale, e
+		return a, adm.Reason, e
 	case e.Unreadable != "":
 		return a, e.Unreadable, e
 	}
