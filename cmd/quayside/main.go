@@ -22,6 +22,7 @@ var commands = []func(*app) *cobra.Command{
 	newWorkCommand,
 	newTriggerCommand,
 	newCheckCommand,
+	newDoctorCommand,
 	newMigrateCommand,
 	newVersionCommand,
 }
