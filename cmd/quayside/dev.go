@@ -108,7 +108,7 @@ func (a *app) dev(ctx context.Context, o devOptions) error {
 
 // By these prefixes doctor tells what dev made up.
 const (
-	devSecretPrefix = "whsec_dev_"
+	devSecretPrefix = "whsec_dev_" //nolint:gosec // no secret, how one begins
 	devKeyPrefix    = "qs_dev_"
 )
 

@@ -127,7 +127,7 @@ func (a *app) newDoctor(o doctorOptions) (*doctor, error) {
 	}
 	var more mistakes
 	d.cfg, more = parseConfig(needs{tls: o.role == "all" || o.role == "serve"}, d.sources...)
-	d.mistakes = append(wrong, more...)
+	d.mistakes = slices.Concat(wrong, more)
 	return d, nil
 }
 
@@ -139,8 +139,7 @@ func (d *doctor) examine(ctx context.Context) diagnoses {
 		{"database", d.examineDatabase},
 		{"redis", d.examineRedis},
 		{"mail", d.examineMail},
-		{"public address", d.examinePublic},
-		{"metrics", d.readMetrics},
+		{"public address", d.examineFront},
 		{"traffic", d.readTraffic},
 	}) {
 		byGroup[r.group] = r.findings
@@ -245,6 +244,17 @@ func (d *doctor) isDev() bool {
 		}
 	}
 	return strings.HasPrefix(d.cfg.AdminAPIKey.reveal(), devKeyPrefix)
+}
+
+// listens reports whether somebody takes connections at host:port, of several
+// the last.
+func listens(ctx context.Context, addr string) bool {
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", addr[strings.LastIndexByte(addr, ',')+1:])
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
 }
 
 // short is a network error without what the user knows already.

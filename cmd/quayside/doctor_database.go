@@ -81,7 +81,7 @@ func (d *doctor) connect(ctx context.Context, r *report, name string, address se
 	line, err := db.Line(ctx, d.now)
 	if err != nil {
 		_ = db.Close()
-		what, mend, commands := d.whyNoDatabase(name, address.reveal(), err)
+		what, mend, commands := whyNoDatabase(ctx, name, address.reveal(), err)
 		r.wrong(name, what, mend, commands...)
 		return nil, line, false
 	}
@@ -90,7 +90,7 @@ func (d *doctor) connect(ctx context.Context, r *report, name string, address se
 }
 
 // whyNoDatabase explains a connection that did not come about.
-func (d *doctor) whyNoDatabase(name, address string, err error) (what, mend string, commands []string) {
+func whyNoDatabase(ctx context.Context, name, address string, err error) (what, mend string, commands []string) {
 	at, role := database.Target(address), database.User(address)
 	obstacle, detail := database.ObstacleOf(err)
 	said := fmt.Sprintf("%s: %s", at, detail)
@@ -98,6 +98,9 @@ func (d *doctor) whyNoDatabase(name, address string, err error) (what, mend stri
 	case database.NoHost:
 		return said, "is the host in " + name + " spelt right, and does this machine's DNS know it?", nil
 	case database.NoAnswer:
+		if server, _, _ := strings.Cut(at, "/"); listens(ctx, server) {
+			return at + " takes connections and says nothing", "it hangs, or it is something else: is that the port of Postgres (5432 by default)?", nil
+		}
 		return said, "is Postgres running there, is it the right port, does listen_addresses name that interface, and does no firewall stand between?", nil
 	case database.NoTLS:
 		return said, "with a server that has no TLS end the address with ?sslmode=disable (in one house only); with one that insists, ?sslmode=verify-full, and name its certificate authority in sslrootcert", nil
@@ -115,8 +118,6 @@ func (d *doctor) whyNoDatabase(name, address string, err error) (what, mend stri
 		return "a pooler such as PgBouncer answers, and refuses our settings: " + detail, "let it pass over them, in pgbouncer.ini, and bound the role in Postgres instead:", append([]string{
 			"ignore_startup_parameters = extra_float_digits,statement_timeout,lock_timeout,idle_in_transaction_session_timeout,random_page_cost",
 		}, boundRole(role)...)
-	case database.NotPostgres:
-		return at + " is not Postgres: " + detail, "is that the port of Postgres (5432 by default)?", nil
 	case database.NotReady:
 		return said, "wait until it has started; its log says what it is doing", nil
 	case database.Unexplained:

@@ -28,6 +28,19 @@ const (
 	slowAnswer     = 2 * time.Second // for what takes milliseconds
 )
 
+// examineFront goes in by the public address, and then asks serve what it has
+// counted, that visit included.
+func (d *doctor) examineFront(ctx context.Context, r *report) (learn func()) {
+	visited := d.examinePublic(ctx, r)
+	m := d.scrape(ctx)
+	return func() {
+		d.metrics = m
+		if visited != nil {
+			visited()
+		}
+	}
+}
+
 // examinePublic goes the way that PayQI's events come: name, connection,
 // certificate, proxy, Quayside.
 func (d *doctor) examinePublic(ctx context.Context, r *report) (learn func()) {

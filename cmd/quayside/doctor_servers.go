@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"time"
 
 	"quayside/internal/notify"
@@ -28,7 +29,7 @@ func (d *doctor) examineRedis(ctx context.Context, r *report) (learn func()) {
 	at := hostOf(d.cfg.RedisURL.reveal())
 	h, err := queue.Examine(ctx, rdb, d.now)
 	if err != nil {
-		what, mend := whyNoRedis(at, err)
+		what, mend := whyNoRedis(ctx, at, strings.HasPrefix(d.cfg.RedisURL.reveal(), "rediss:"), err)
 		r.wrong("REDIS_URL", what+nothingLost, mend)
 		return nil
 	}
@@ -52,7 +53,7 @@ func hostOf(address string) string {
 	return u.Host
 }
 
-func whyNoRedis(at string, err error) (what, mend string) {
+func whyNoRedis(ctx context.Context, at string, withTLS bool, err error) (what, mend string) {
 	switch queue.ObstacleOf(err) {
 	case queue.NoLogin:
 		return fmt.Sprintf("%s refuses the login (%s)", at, short(err)), "write user and password as redis://user:password@host:6379/0; with requirepass alone as redis://:password@host:6379/0"
@@ -63,6 +64,13 @@ func whyNoRedis(at string, err error) (what, mend string) {
 	case queue.NotReady:
 		return fmt.Sprintf("%s is not ready (%s)", at, short(err)), "wait until it has loaded its data, or has a master again"
 	case queue.NoAnswer, queue.Unexplained:
+		switch {
+		case !listens(ctx, at):
+		case withTLS:
+			return at + " takes connections and says nothing", "it hangs, or speaks without TLS: then write redis:// instead of rediss://"
+		default:
+			return fmt.Sprintf("%s takes connections and does not answer (%s)", at, short(err)), "it hangs, wants TLS (then write rediss://), or is not Redis (6379 by default)"
+		}
 	}
 	return fmt.Sprintf("%s does not answer (%s)", at, short(err)), "is Redis running there, is it the right port, does `bind` name that interface, and does no firewall stand between?"
 }

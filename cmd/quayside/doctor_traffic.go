@@ -24,13 +24,7 @@ type metrics struct {
 	forwarded map[string]float64            // by whether it was believed
 }
 
-// readMetrics asks the serve of this machine, if there is one.
-func (d *doctor) readMetrics(ctx context.Context, _ *report) (learn func()) {
-	m := d.scrape(ctx)
-	return func() { d.metrics = m }
-}
-
-// scrape is nil when nobody answers.
+// scrape asks the serve of this machine; nil when nobody answers.
 func (d *doctor) scrape(ctx context.Context) *metrics {
 	at := d.ownAddress() + "/metrics"
 	if d.cfg.MetricsAddr != "" {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -255,7 +256,7 @@ func (w *theWay) holds(t *testing.T) {
 		t.Error("no HSTS")
 	}
 	body, headers = anEventFor("x")
-	forged := append(headers, "X-Forwarded-For", "198.51.100.66", "X-Forwarded-For", "198.51.100.67", "X-Forwarded-Proto", "http", "Forwarded", "for=198.51.100.66", "X-Real-Ip", "198.51.100.66")
+	forged := slices.Concat(headers, []string{"X-Forwarded-For", "198.51.100.66", "X-Forwarded-For", "198.51.100.67", "X-Forwarded-Proto", "http", "Forwarded", "for=198.51.100.66", "X-Real-Ip", "198.51.100.66"})
 	if got := w.knock(http.MethodPost, hook, strings.NewReader(body), forged...); got.status != http.StatusOK || w.clientOf(got) != "127.0.0.2" {
 		t.Errorf("with made-up headers: %d, client %s", got.status, w.clientOf(got))
 	}
@@ -441,5 +442,33 @@ func TestHTTPSStreams(t *testing.T) {
 				t.Errorf("%q %v", rest, err)
 			}
 		})
+	}
+}
+
+// docs/troubleshooting.md answers each point of the guide's lists.
+func TestTroubleshootingAnswersTheGuide(t *testing.T) {
+	t.Parallel()
+	guide, err := os.ReadFile("../../docs/payqi-webhook-guide.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers, err := os.ReadFile("../../docs/troubleshooting.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, lists, _ := strings.Cut(string(guide), "\n## Troubleshooting\n")
+	lists, _, _ = strings.Cut(lists, "\n## ")
+	points := 0
+	for line := range strings.Lines(lists) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "### ") {
+			contains(t, "troubleshooting.md", string(answers), "\n"+line+"\n")
+		} else if _, point, ok := strings.Cut(line, ". "); ok {
+			points++
+			contains(t, "troubleshooting.md", string(answers), "\n| "+point+" | ")
+		}
+	}
+	if points != 10 {
+		t.Errorf("the guide has %d points, 10 were counted by hand", points)
 	}
 }

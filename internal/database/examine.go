@@ -63,7 +63,6 @@ const (
 	NoDatabase           // it does not exist, or the role may not connect
 	NoRoom               // every connection is taken
 	NoParameter          // PgBouncer refuses a setting that comes with the connection
-	NotPostgres          // something else listens there
 	NotReady             // starting, stopping or recovering
 )
 
@@ -83,12 +82,8 @@ func ObstacleOf(err error) (o Obstacle, detail string) {
 		return NoHost, e.Error()
 	}
 	text := err.Error()
-	switch {
-	case strings.Contains(text, "server refused TLS"), strings.Contains(text, "tls: "):
+	if strings.Contains(text, "server refused TLS") || strings.Contains(text, "tls: ") {
 		return NoTLS, innermost(err)
-	case strings.Contains(text, "received unexpected"), strings.Contains(text, "unexpected message"), strings.Contains(text, "invalid message"),
-		strings.Contains(text, "invalid length"), strings.Contains(text, "unknown message type"):
-		return NotPostgres, innermost(err)
 	}
 	if e, ok := errors.AsType[*net.OpError](err); ok {
 		return NoAnswer, e.Err.Error()
