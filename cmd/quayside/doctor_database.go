@@ -45,6 +45,9 @@ const connsPerProcess = poolConns + intakeConns
 // would stop them, or lose what they store.
 func (d *doctor) examineDatabase(ctx context.Context, r *report) (learn func()) {
 	if !d.usable(r, "DATABASE_URL", d.cfg.DatabaseURL.reveal()) {
+		if d.cfg.MigrateDatabaseURL != d.cfg.DatabaseURL && !d.mistaken("MIGRATE_DATABASE_URL") {
+			d.examineMigrate(ctx, r) // a migrate of its own has no other
+		}
 		return nil
 	}
 	db, line, ok := d.connect(ctx, r, "DATABASE_URL", d.cfg.DatabaseURL)

@@ -476,6 +476,10 @@ var databaseIlls = []ill{
 		role()(v)
 		v.settings["MIGRATE_DATABASE_URL"], v.settings["DATABASE_URL"] = v.settings["DATABASE_URL"], before
 	}, "database", "migrate", "may not change the tables", "owns them", false},
+	{"a migrate of its own", func(v *visitOf) {
+		v.settings = map[string]string{"MIGRATE_DATABASE_URL": v.address(func(u *url.URL) { u.Path = "/missing" })}
+		v.options.role = "migrate"
+	}, "database", "MIGRATE_DATABASE_URL", "does not exist", "createdb", false},
 	{"a wrong clock", func(v *visitOf) {
 		v.change = func(d *doctor) { d.now = func() time.Time { return time.Now().Add(-7 * time.Minute) } }
 	}, "clock", "Postgres", "behind that of Postgres", "timedatectl", false},
