@@ -35,7 +35,8 @@ comes with its mend. Run it where quayside runs, with the same settings.
 It looks and changes nothing, except that --mail-to sends a letter and --probe
 sends a signed event through the public address, which is stored and ignored.
 
-Exit codes: 0 nothing is wrong (there may be warnings), 1 something is wrong.`,
+Exit codes: 0 nothing is wrong (there may be warnings), 1 something is wrong,
+2 wrong usage, or the file of --config cannot be read.`,
 		Example: `  quayside doctor --config quayside.env
   quayside doctor --config quayside.env --mail-to me@example.com --probe
   quayside doctor --config work.env --role work     settings of a worker alone`,
@@ -56,7 +57,7 @@ Exit codes: 0 nothing is wrong (there may be warnings), 1 something is wrong.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.role, "role", "all", "`ROLE` these settings are for: all, serve, work or migrate")
+	f.StringVar(&o.role, "role", "all", "the `ROLE` these settings are for: all, serve, work or migrate")
 	f.StringVar(&o.mailTo, "mail-to", "", "send a test letter to `ADDRESS`")
 	f.BoolVar(&o.probe, "probe", false, "send a signed event through the public address and see that it arrives as it was sent")
 	f.BoolVar(&o.asJSON, "json", false, "print JSON")
