@@ -32,11 +32,8 @@ const (
 
 // check notes what is missing, malformed or unsafe.
 func (cfg *config) check(n needs, wrong *mistakes) {
-	for name, field := range settingsOf(cfg) {
-		if field.IsZero() && slices.Contains(n.must, name) {
-			name, _ = strings.CutPrefix(name, "MIGRATE_") // DATABASE_URL would do
-			wrong.add(name, "is missing; %s", advice[name])
-		}
+	for _, name := range cfg.missing(n) {
+		wrong.add(name, "is missing; %s", advice[name])
 	}
 	cfg.checkServers(wrong)
 	cfg.checkWeb(n, wrong)
@@ -46,6 +43,17 @@ func (cfg *config) check(n needs, wrong *mistakes) {
 	if cfg.LogFormat != "" {
 		oneOf(wrong, "LOG_FORMAT", cfg.LogFormat, formatText, formatJSON)
 	}
+}
+
+// missing names what a command with these needs lacks.
+func (cfg *config) missing(n needs) (names []string) {
+	for name, field := range settingsOf(cfg) {
+		if field.IsZero() && slices.Contains(n.must, name) {
+			name, _ = strings.CutPrefix(name, "MIGRATE_") // DATABASE_URL would do
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // advice for those who have not set what a command needs.

@@ -118,6 +118,12 @@ func (a *app) dev(ctx context.Context, o devOptions) error {
 	return g.Wait()
 }
 
+// By these prefixes doctor tells what dev made up.
+const (
+	devSecretPrefix = "whsec_dev_" //nolint:gosec // no secret, how one begins
+	devKeyPrefix    = "qs_dev_"
+)
+
 // devSettings are the operator's own where they are set, else made up once and
 // kept in the data folder.
 func (a *app) devSettings(o *devOptions) (config, error) {
@@ -136,8 +142,8 @@ func (a *app) devSettings(o *devOptions) (config, error) {
 		return config{}, fmt.Errorf("%s: %w; delete the file to have it made anew", filepath.Join(o.data, devEnvName), err)
 	}
 	made := map[string]string{
-		"PAYQI_WEBHOOK_SECRET": "whsec_dev_" + randomHex(24),
-		"ADMIN_API_KEY":        "qs_dev_" + randomHex(24),
+		"PAYQI_WEBHOOK_SECRET": devSecretPrefix + randomHex(24),
+		"ADMIN_API_KEY":        devKeyPrefix + randomHex(24),
 		"MAIL_FROM":            "Quayside Dev Shop <orders@shop.example>",
 		"SHOP_NAME":            "Quayside Dev Shop",
 	}

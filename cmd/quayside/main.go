@@ -23,6 +23,7 @@ var commands = []func(*app) *cobra.Command{
 	newTriggerCommand,
 	newVerifySignatureCommand,
 	newCheckCommand,
+	newDoctorCommand,
 	newMigrateCommand,
 	newVersionCommand,
 }

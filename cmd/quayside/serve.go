@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -174,8 +173,12 @@ func (h *house) listen(srv *http.Server, l net.Listener) error {
 	if h.cfg.TLSCertFile == "" {
 		return unlessClosed(srv.Serve(l))
 	}
-	srv.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-	return unlessClosed(srv.ServeTLS(l, h.cfg.TLSCertFile, h.cfg.TLSKeyFile))
+	cert, err := web.NewCertificate(h.cfg.TLSCertFile, h.cfg.TLSKeyFile)
+	if err != nil {
+		return err
+	}
+	srv.TLSConfig = cert.TLS()
+	return unlessClosed(srv.ServeTLS(l, "", ""))
 }
 
 func unlessClosed(err error) error {

@@ -156,37 +156,53 @@ func (db *DB) Close() error {
 // minMajor is the oldest Postgres whose features the schema uses and that is still maintained.
 const minMajor = 14
 
+// Flaw is a setting of the server that makes it unsafe for money.
+type Flaw struct{ What, Mend string }
+
 // Durable checks that what the server calls committed is on disk. The throw-away
 // server of the tests, which says so of itself, is let through.
 func (db *DB) Durable(ctx context.Context) error {
-	var s struct {
-		Fsync, Synchronous, FullPage, Encoding, Throwaway string
-		Version                                           int
-		Recovering                                        bool
-	}
-	err := db.Read(ctx).Raw(`SELECT current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous,
-		current_setting('full_page_writes') AS full_page, current_setting('server_encoding') AS encoding,
-		COALESCE(current_setting('quayside.throwaway', true), '') AS throwaway,
-		current_setting('server_version_num')::int / 10000 AS version, pg_is_in_recovery() AS recovering`).Scan(&s).Error
+	flaws, err := db.Flaws(ctx)
 	if err != nil {
-		return fmt.Errorf("ask the database for its settings: %w", Classify(err))
+		return err
 	}
 	var wrong []error
-	refuse := func(bad bool, format string, args ...any) {
-		if bad {
-			wrong = append(wrong, fmt.Errorf(format, args...))
-		}
-	}
-	refuse(s.Version < minMajor, "the database is PostgreSQL %d: version %d or newer is needed", s.Version, minMajor)
-	refuse(s.Encoding != "UTF8", "the database's encoding is %s: create it with ENCODING 'UTF8'", s.Encoding)
-	refuse(s.Recovering, "the database is a standby that takes no writes: point DATABASE_URL at the primary")
-	if s.Throwaway != "on" {
-		refuse(s.Fsync == "off", "the database runs with fsync = off: a power cut would lose payments; set it on")
-		refuse(s.Synchronous == "off", "the database runs with synchronous_commit = off: a crash would lose payments; set it on")
-		refuse(s.FullPage == "off", "the database runs with full_page_writes = off: a power cut could corrupt it; set it on")
+	for _, f := range flaws {
+		wrong = append(wrong, fmt.Errorf("%s; %s", f.What, f.Mend))
 	}
 	if len(wrong) > 0 {
 		return fault.Wrap(fault.Unprocessable, "database_not_durable", errors.Join(wrong...), "this database is not safe for money")
 	}
 	return nil
+}
+
+// Flaws is Durable with each reason by itself.
+func (db *DB) Flaws(ctx context.Context) (flaws []Flaw, err error) {
+	var s struct {
+		Fsync, Synchronous, FullPage, Encoding, Throwaway string
+		Version                                           int
+		Recovering                                        bool
+	}
+	err = db.Read(ctx).Raw(`SELECT current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous,
+		current_setting('full_page_writes') AS full_page, current_setting('server_encoding') AS encoding,
+		COALESCE(current_setting('quayside.throwaway', true), '') AS throwaway,
+		current_setting('server_version_num')::int / 10000 AS version, pg_is_in_recovery() AS recovering`).Scan(&s).Error
+	if err != nil {
+		return nil, fmt.Errorf("ask the database for its settings: %w", Classify(err))
+	}
+	refuse := func(bad bool, what, mend string) {
+		if bad {
+			flaws = append(flaws, Flaw{what, mend})
+		}
+	}
+	refuse(s.Version < minMajor, fmt.Sprintf("the database is PostgreSQL %d", s.Version), fmt.Sprintf("version %d or newer is needed", minMajor))
+	refuse(s.Encoding != "UTF8", "the database's encoding is "+s.Encoding, "create it with ENCODING 'UTF8'")
+	refuse(s.Recovering, "the database is a standby that takes no writes", "point DATABASE_URL at the primary")
+	if s.Throwaway != "on" {
+		refuse(s.Fsync == "off", "the database runs with fsync = off: a power cut would lose payments", "ALTER SYSTEM SET fsync = on")
+		refuse(s.Synchronous == "off", "the database runs with synchronous_commit = off: a crash would lose payments",
+			"ALTER SYSTEM SET synchronous_commit = on, and ALTER ROLE or DATABASE where it is set there")
+		refuse(s.FullPage == "off", "the database runs with full_page_writes = off: a power cut could corrupt it", "ALTER SYSTEM SET full_page_writes = on")
+	}
+	return flaws, nil
 }

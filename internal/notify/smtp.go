@@ -225,13 +225,74 @@ func (s *SMTP) Check(ctx context.Context) error {
 		return nil
 	}
 	mend := "is the address right, and may this machine reach it?"
-	switch {
-	case r.Code == 534 || r.Code == 535 || errors.Is(r.Err, mail.ErrNoSupportedAuthDiscovered):
+	switch r.Refused() {
+	case "login":
 		mend = "is the login right? It is sent only over TLS, so the server must offer STARTTLS, or use smtps://"
-	case r.Stage == atGreet:
+	case "greeting":
 		mend = "the server answered, but would not work with us"
 	}
 	return fault.Wrap(fault.Unavailable, "mail_server_unavailable", r.Err, fmt.Sprintf("the mail server of SMTP_URL, %s, cannot be used: %s", s.addr, mend))
+}
+
+// Way is how letters would travel, for doctor.
+type Way struct {
+	Server   string               // host:port
+	TLS      *tls.ConnectionState // nil: in plain text
+	LoggedIn bool
+	Unproven error // why the certificate would not stand up to a check, where none is made (see tls); nil: it would
+}
+
+// Examine connects, logs in and asks whether letters from from are taken, and
+// leaves without sending one. The Way is as far as it got; r.Err is nil when
+// all went well, and r.Stage says where it ended otherwise.
+func (s *SMTP) Examine(ctx context.Context, from string) (w Way, r Result) {
+	w.Server = s.addr
+	sender, err := parseFrom(from)
+	if err != nil {
+		return w, classify(atFrom, err)
+	}
+	c, line, r := s.open(ctx)
+	defer line.close()
+	if r.Err != nil {
+		return w, r
+	}
+	w.LoggedIn = s.user != ""
+	if state, ok := line.secured(c); ok {
+		w.TLS = &state
+		w.Unproven = s.prove(state)
+	}
+	if err := c.Mail("<" + sender.Address + ">"); err != nil {
+		return w, classify(atFrom, line.why(ctx, err))
+	}
+	_ = c.Reset()
+	_ = c.Quit()
+	return w, Result{}
+}
+
+// prove checks the server's certificate as if it counted.
+func (s *SMTP) prove(state tls.ConnectionState) error {
+	o := x509.VerifyOptions{DNSName: s.host, Roots: s.roots, Intermediates: x509.NewCertPool()}
+	for _, c := range state.PeerCertificates[1:] {
+		o.Intermediates.AddCert(c)
+	}
+	_, err := state.PeerCertificates[0].Verify(o)
+	return err
+}
+
+// Refused reports whether the server will not have us or the letter, rather
+// than being away: at is "login", "sender", "recipient", "greeting" or "".
+func (r Result) Refused() (at string) {
+	switch {
+	case r.Code == 534 || r.Code == 535 || errors.Is(r.Err, mail.ErrNoSupportedAuthDiscovered):
+		return "login"
+	case r.Stage == atFrom:
+		return "sender"
+	case r.Stage == atTo:
+		return "recipient"
+	case r.Stage == atGreet:
+		return "greeting"
+	}
+	return ""
 }
 
 // open connects and logs in. go-mail does the talking; deadlines are ours,
@@ -269,7 +330,8 @@ func (s *SMTP) dial(ctx context.Context, line *wire) (net.Conn, error) {
 	line.hold(ctx, conn)
 	line.patience.Store(int64(s.commandTimeout))
 	if s.implicitTLS {
-		return tls.Client(line, s.tls()), nil
+		line.tls = tls.Client(line, s.tls())
+		return line.tls, nil
 	}
 	return line, nil
 }
@@ -312,6 +374,15 @@ type wire struct {
 	net.Conn
 	patience atomic.Int64
 	release  func() bool
+	tls      *tls.Conn // over it, from the start; nil with STARTTLS or without
+}
+
+// secured is the state of TLS, false when there is none.
+func (w *wire) secured(c *smtp.Client) (tls.ConnectionState, bool) {
+	if w.tls != nil {
+		return w.tls.ConnectionState(), true
+	}
+	return c.TLSConnectionState()
 }
 
 // hold takes conn and breaks it off when ctx ends.

@@ -22,7 +22,8 @@ type Options struct {
 	// X-Forwarded-Proto are believed. Empty: nobody is.
 	TrustedProxies []string
 	// RequireHTTPS refuses plain requests with 403 https_required and sends
-	// HSTS. /healthz, /readyz and /metrics stay open to loopback.
+	// HSTS. /healthz, /readyz and /metrics stay open to what asks for itself
+	// from loopback or a trusted proxy's address: the probes of a balancer.
 	RequireHTTPS bool
 	Log          *slog.Logger // nil: slog.Default()
 }
@@ -52,7 +53,7 @@ func NewEngine(o Options) (*gin.Engine, error) {
 	e.RedirectTrailingSlash = false
 	e.RedirectFixedPath = false
 
-	e.Use(observe(o.Log), secureHeaders, recovery)
+	e.Use(observe(o.Log), noteForwarding(proxies, o.Log), secureHeaders, recovery)
 	if o.RequireHTTPS {
 		e.Use(requireHTTPS(proxies))
 	}
@@ -106,20 +107,32 @@ func noRoute(c *gin.Context) {
 func secureHeaders(c *gin.Context) {
 	c.Header("X-Content-Type-Options", "nosniff")
 	c.Header("Referrer-Policy", "no-referrer")
+	if c.Request.TLS != nil {
+		c.Header("Strict-Transport-Security", hsts) // only over TLS (RFC 6797, 7.2)
+	}
 	if strings.HasPrefix(c.Request.URL.Path, "/api/") {
 		c.Header("Cache-Control", "no-store")
 	}
 }
 
+// hsts tells browsers to come by TLS for a year.
+const hsts = "max-age=31536000"
+
 // requireHTTPS lets TLS through, and what a trusted proxy says came in by TLS.
+// It does not redirect: a webhook that follows a redirect arrives as a GET
+// without its body.
 func requireHTTPS(proxies []netip.Prefix) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		peer := peerAddr(c)
-		if c.Request.TLS != nil || forwardedTLS(c, peer, proxies) {
-			c.Header("Strict-Transport-Security", "max-age=31536000") // only over TLS (RFC 6797, 7.2)
+		if c.Request.TLS != nil {
 			return
 		}
-		if peer.IsLoopback() && slices.Contains(probes, c.FullPath()) {
+		if forwardedTLS(c, peer, proxies) {
+			c.Header("Strict-Transport-Security", hsts)
+			return
+		}
+		house := peer.IsLoopback() || trusted(peer, proxies)
+		if house && !forwarded(c.Request.Header) && slices.Contains(probes, c.FullPath()) {
 			return
 		}
 		Fail(c, Refuse(http.StatusForbidden, "https_required", "This server answers only over https."))
@@ -127,7 +140,7 @@ func requireHTTPS(proxies []netip.Prefix) gin.HandlerFunc {
 }
 
 func forwardedTLS(c *gin.Context, peer netip.Addr, proxies []netip.Prefix) bool {
-	if !slices.ContainsFunc(proxies, func(p netip.Prefix) bool { return p.Contains(peer) }) {
+	if !trusted(peer, proxies) {
 		return false
 	}
 	said := c.Request.Header.Values("X-Forwarded-Proto")

@@ -1,8 +1,10 @@
 package web
 
 import (
+	"context"
 	"crypto/tls"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -132,6 +134,8 @@ func TestRequireHTTPS(t *testing.T) {
 		{"probe", "127.0.0.1:5", "/healthz", nil, false, 200},
 		{"probe v6", "[::1]:5", "/healthz", nil, false, 200},
 		{"probe from outside", "203.0.113.1:5", "/healthz", nil, false, 403},
+		{"balancer's probe", "10.1.2.3:5", "/healthz", nil, false, 200},
+		{"probe passed on", "127.0.0.1:5", "/healthz", []string{"http"}, false, 403},
 		{"loopback elsewhere", "127.0.0.1:5", "/o/x", nil, false, 403},
 		{"webhook", "203.0.113.1:5", "/webhooks/payqi", nil, false, 403},
 	} {
@@ -179,6 +183,18 @@ func TestClientIP(t *testing.T) {
 			t.Errorf("%s with %s %q: %s, want %s", c.peer, c.header, c.value, w.Body, c.want)
 		}
 	}
+	for _, c := range []struct{ lines, want string }{ // two lines are one list (RFC 9110, 5.3): HAProxy adds one of its own
+		{"1.2.3.4|198.51.100.7", "198.51.100.7"},
+		{"1.2.3.4|198.51.100.7, 10.0.0.1", "198.51.100.7"},
+	} {
+		w := trusting.send(t, request{
+			method: "GET", target: "/o/x", header: http.Header{"X-Forwarded-For": strings.Split(c.lines, "|")},
+			change: func(r *http.Request) { r.RemoteAddr = "10.0.0.1:5" },
+		})
+		if w.Body.String() != c.want {
+			t.Errorf("%s: %s, want %s", c.lines, w.Body, c.want)
+		}
+	}
 	for _, bad := range []string{"nonsense", "10.0.0.0/33", "example.com", ""} {
 		if _, err := NewEngine(Options{TrustedProxies: []string{bad}}); err == nil {
 			t.Errorf("trusted proxy %q was taken", bad)
@@ -195,9 +211,14 @@ func TestOverridesIgnored(t *testing.T) {
 	}
 }
 
+// atInfo is a log that was not asked for more.
+type atInfo struct{ slog.Handler }
+
+func (atInfo) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelInfo }
+
 // A request is one line with the route's pattern, and no secret of it is there.
 func TestLogLine(t *testing.T) {
-	s := newToy(t)
+	s := newToy(t, func(o *Options) { o.Log = slog.New(atInfo{o.Log.Handler()}) })
 	s.send(t, request{
 		method: "POST", target: "/api/v1/toys?canary-query=canary-query",
 		body:   `{"canary-body":"canary-body"}`,

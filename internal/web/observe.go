@@ -103,6 +103,9 @@ func report(c *gin.Context, log *slog.Logger, v *visit, took time.Duration) {
 		slog.String("request_id", v.id),
 		slog.Int("bytes", max(c.Writer.Size(), 0)),
 	}, v.attrs...)
+	if log.Enabled(c.Request.Context(), slog.LevelDebug) { // asked for, to set up proxies; else no addresses are logged
+		attrs = append(attrs, slog.String("client", c.ClientIP()))
+	}
 	log.LogAttrs(c.Request.Context(), levelOf(c, status), "request", attrs...)
 }
 

@@ -52,8 +52,8 @@ func NewInbox(intake, db *database.DB, bell queue.Bell, book *orders.Book, o Opt
 }
 
 var verdicts = promauto.NewCounterVec(prometheus.CounterOpts{
-	Name: "quayside_webhooks_total", Help: "Webhook requests by verdict (stored, duplicate, conflict, bad_signature, too_old, …).",
-}, []string{"verdict"})
+	Name: "quayside_webhooks_total", Help: "Webhook requests by verdict (stored, duplicate, conflict, bad_signature, too_old, …), and why when it is about signature or timestamp.",
+}, []string{"verdict", "reason"})
 
 // answer is what PayQI gets (docs/payqi-webhook-guide.txt, "Create Webhook
 // Endpoint", "Idempotency"), with our own word for the log and the metrics.
@@ -87,7 +87,11 @@ var (
 //	503 Error              not stored: the sender must try again
 func (in *Inbox) Receive(c *gin.Context) {
 	a, reason, e := in.receive(c)
-	verdicts.WithLabelValues(a.verdict).Inc()
+	why := "" // the reasons of others have no end
+	if a == badSignature || a == tooOld {
+		why = reason
+	}
+	verdicts.WithLabelValues(a.verdict, why).Inc()
 	attrs := []slog.Attr{slog.String("verdict", a.verdict)}
 	if reason != "" {
 		attrs = append(attrs, slog.String("reason", reason))

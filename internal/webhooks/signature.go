@@ -39,10 +39,9 @@ func NewVerifier(secrets ...string) (*Verifier, error) {
 		if len(s) < MinSecret {
 			return nil, fmt.Errorf("a webhook secret has %d bytes, at least %d are needed", len(s), MinSecret)
 		}
-		sum := sha256.Sum256([]byte(s))
 		key := []byte(s)
 		v.secrets = append(v.secrets, &secret{
-			label: hex.EncodeToString(sum[:4]),
+			label: Label(s),
 			macs:  sync.Pool{New: func() any { return hmac.New(sha256.New, key) }},
 		})
 	}
@@ -71,6 +70,13 @@ func (v *Verifier) Verify(body []byte, signature string) (label string, ok bool)
 		}
 	}
 	return label, ok
+}
+
+// Label names a secret without telling it; events carry that of the one that
+// signed them.
+func Label(secret string) string {
+	sum := sha256.Sum256([]byte(secret))
+	return hex.EncodeToString(sum[:4])
 }
 
 // Sign is what PayQI does, for the tools that play PayQI.
