@@ -10,7 +10,7 @@ ALTER TABLE orders
   ADD COLUMN reopenings integer NOT NULL DEFAULT 0,
   DROP CONSTRAINT a_paid_order_has_a_payment,
   ADD CONSTRAINT a_paid_order_has_a_payment CHECK (status NOT IN ('paid','fulfilled')
-    OR (payment_id IS NOT NULL AND paid_at IS NOT NULL AND (got > 0 OR accepted = 0))),
+    OR (payment_id IS NOT NULL AND paid_at IS NOT NULL AND (got > 0 OR COALESCE(accepted = 0, false)))),
   ADD CONSTRAINT no_more_is_given_up_than_was_ordered CHECK (given_up <= total),
   ADD CONSTRAINT no_more_is_accepted_than_asked CHECK (accepted <= total);
 
@@ -63,7 +63,8 @@ CREATE INDEX refunds_to_do ON refunds (id) WHERE state IN ('approved','sent');
 -- +goose StatementBegin
 CREATE FUNCTION refuse_other_money() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  RAISE EXCEPTION 'refund % is written: its money stays, and it is never deleted', OLD.id USING ERRCODE = 'integrity_constraint_violation';
+  RAISE EXCEPTION 'refund % is written: its money stays, and it is never deleted', OLD.id
+    USING ERRCODE = 'integrity_constraint_violation', CONSTRAINT = TG_NAME;
 END $$;
 -- +goose StatementEnd
 CREATE TRIGGER a_refund_keeps_its_money BEFORE UPDATE ON refunds FOR EACH ROW
@@ -72,7 +73,7 @@ CREATE TRIGGER a_refund_keeps_its_money BEFORE UPDATE ON refunds FOR EACH ROW
     OR (OLD.state = 'waived' AND NEW.state NOT IN ('waived','withdrawn')))
   EXECUTE FUNCTION refuse_other_money();
 CREATE TRIGGER a_refund_is_never_deleted BEFORE DELETE ON refunds FOR EACH ROW EXECUTE FUNCTION refuse_other_money();
-CREATE TRIGGER refunds_are_never_emptied BEFORE TRUNCATE ON refunds FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER the_refunds_are_never_emptied BEFORE TRUNCATE ON refunds FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- What a completed event says of money, so that the report can count what
 -- waits for its order. NULL when it says nothing readable.

@@ -44,7 +44,7 @@ type row struct {
 	beats []beat      // deliveries
 	mails []letter
 	begun bool
-	done  *report // once it is over
+	done  *performance // once it is over
 }
 
 // newDemo takes the scenarios of the demo, in their order.

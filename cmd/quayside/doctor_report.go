@@ -11,22 +11,22 @@ import (
 	"golang.org/x/term"
 )
 
-// verdict of the doctor on one thing.
-type verdict string
+// grade is the verdict of the doctor on one thing.
+type grade string
 
 const (
-	isFine    verdict = "ok"
-	isWarning verdict = "warning" // it works, but somebody should know
-	isWrong   verdict = "wrong"   // something does not work, or money or data are in danger
+	isFine    grade = "ok"
+	isWarning grade = "warning" // it works, but somebody should know
+	isWrong   grade = "wrong"   // something does not work, or money or data are in danger
 )
 
-var signs = map[verdict]string{isFine: "✓", isWarning: "!", isWrong: "✗"}
+var signs = map[grade]string{isFine: "✓", isWarning: "!", isWrong: "✗"}
 
 // diagnosis is one thing that was looked at.
 type diagnosis struct {
 	Group    string   `json:"group"`
 	Check    string   `json:"check"`
-	Verdict  verdict  `json:"verdict"`
+	Verdict  grade    `json:"verdict"`
 	Finding  string   `json:"finding"`
 	Mend     string   `json:"mend,omitempty"`
 	Commands []string `json:"commands,omitempty"` // to copy, one each
@@ -52,7 +52,7 @@ func (r *report) wrong(check, finding, mend string, commands ...string) {
 	r.findings = append(r.findings, diagnosis{r.group, check, isWrong, finding, mend, commands})
 }
 
-func (f diagnoses) count(v verdict) (n int) {
+func (f diagnoses) count(v grade) (n int) {
 	for _, one := range f {
 		if one.Verdict == v {
 			n++

@@ -302,7 +302,7 @@ func (c *clinic) find(t *testing.T, i ill) {
 			}
 		}
 	}
-	want := map[bool]verdict{true: isWarning, false: isWrong}[i.warning]
+	want := map[bool]grade{true: isWarning, false: isWrong}[i.warning]
 	for _, f := range found {
 		if f.Group == i.group && f.Check == i.check && f.Verdict == want && strings.Contains(f.Finding, i.finding) {
 			if all := f.Mend + "\n" + strings.Join(f.Commands, "\n"); i.mend == "" || !strings.Contains(all, i.mend) {

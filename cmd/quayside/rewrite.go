@@ -180,8 +180,8 @@ func (s style) text(b *bytes.Buffer, text string) {
 			b.WriteRune(r)
 		case r == '/' && s.escapeSlash:
 			b.WriteString(`\/`)
-		case short[r] != "":
-			b.WriteString(short[r])
+		case shortEscapes[r] != "":
+			b.WriteString(shortEscapes[r])
 		case r < ' ' || s.escapeHTML && strings.ContainsRune("<>&", r):
 			_, _ = fmt.Fprintf(b, `\u%04x`, r)
 		case r >= utf8.RuneSelf && s.escapeAll:
@@ -195,7 +195,7 @@ func (s style) text(b *bytes.Buffer, text string) {
 	b.WriteByte('"')
 }
 
-var short = map[rune]string{'\n': `\n`, '\r': `\r`, '\t': `\t`, '\b': `\b`, '\f': `\f`}
+var shortEscapes = map[rune]string{'\n': `\n`, '\r': `\r`, '\t': `\t`, '\b': `\b`, '\f': `\f`}
 
 // jsNumber is how JavaScript, and Go through float64, write a number: 10.00 is 10.
 func jsNumber(_, n string) string {

@@ -55,8 +55,8 @@ type beat struct {
 	Answers []answer        `json:"answers,omitempty"`
 }
 
-// report is how a scenario went.
-type report struct {
+// performance is how a scenario went.
+type performance struct {
 	Scenario string    `json:"scenario"`
 	Line     string    `json:"description"`
 	OrderID  string    `json:"order_id"`
@@ -72,9 +72,9 @@ type act func(ctx context.Context, s *stage) error
 
 // perform plays a scenario about the order with this id, or about one that it
 // opens, and compares how it ended with how it must end.
-func (s *stage) perform(ctx context.Context, sc scenario, orderID string) report {
+func (s *stage) perform(ctx context.Context, sc scenario, orderID string) performance {
 	s.scenario = sc
-	r := report{Scenario: sc.name, Line: sc.line, Wrong: []string{}, Beats: []beat{}}
+	r := performance{Scenario: sc.name, Line: sc.line, Wrong: []string{}, Beats: []beat{}}
 	watch := s.watch
 	s.watch = func(b beat) {
 		r.Beats = append(r.Beats, b)

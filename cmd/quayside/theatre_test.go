@@ -353,7 +353,7 @@ func TestTableFits(t *testing.T) {
 			r.beats = []beat{{Event: "payment.created", Times: 1, Answers: []answer{{Status: 200, Text: "OK"}}}, {Event: "payment.completed", Times: 20, Answers: []answer{{Status: 200, Text: "OK"}, {Status: 200, Text: "Already processed"}}}}
 		}
 		if i < 6 {
-			r.done = &report{OK: true}
+			r.done = &performance{OK: true}
 		}
 	}
 	for width := 40; width < 180; width += 7 {

@@ -353,7 +353,7 @@ func TestTriggerScenarioOfAnOrder(t *testing.T) {
 	if code != 1 || stderr != "" || !strings.Contains(out, "✗ stale did not end as it should:\n  payment.completed was answered 200 OK, it should be 400 Request too old\n") {
 		t.Errorf("with PAYQI_TIMESTAMP=off: exit %d, %s%s", code, out, stderr)
 	}
-	var r report
+	var r performance
 	code, out, _ = w.trigger("stale", "--json")
 	if err := json.Unmarshal([]byte(out), &r); code != 1 || err != nil || r.OK || len(r.Wrong) != 1 || r.After == nil || r.After.Order.ID != r.OrderID {
 		t.Errorf("as JSON: exit %d, %v, %s", code, err, out)

@@ -164,13 +164,6 @@ func firstRunes(s string, n int) string {
 	return s
 }
 
-func plural(n int, word string) string {
-	if n == 1 {
-		return "1 " + word
-	}
-	return fmt.Sprintf("%d %ss", n, word)
-}
-
 const sendSeconds = "send whole seconds since 1970 in decimal digits, or no timestamp at all"
 
 // whyTooOld explains what is wrong with a timestamp.

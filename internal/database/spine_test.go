@@ -184,13 +184,45 @@ var otherViolations = []violation{
 	{"a_sent_letter_has_its_time", `UPDATE letters SET sent_at = now()`},
 }
 
+var refundViolations = []violation{
+	{"a_refund_is_positive", refund(`'p2', 'XRP', 0, 'approved', NULL, NULL, ''`)},
+	{"an_amount_is_a_finite_number_from_zero", refund(`'p2', 'XRP', -1, 'approved', NULL, NULL, ''`)},
+	{"refund_state_is_known", refund(`'p2', 'XRP', 1, 'odd', NULL, NULL, ''`)},
+	{"refunds_payment_id_fkey", refund(`'nobody', 'XRP', 1, 'approved', NULL, NULL, ''`)},
+	{"a_sent_refund_says_where_and_how", refund(`'p2', 'XRP', 1, 'sent', NULL, 'ABCDEF01', ''`)},
+	{"a_sent_refund_says_where_and_how", refund(`'p2', 'XRP', 1, 'sent', 'rSomewhere', NULL, ''`)},
+	{"a_sent_refund_says_where_and_how", refund(`'p2', 'XRP', 1, 'approved', 'rSomewhere', 'ABCDEF01', ''`)},
+	{"a_confirmed_refund_has_its_time", `UPDATE refunds SET state = 'confirmed' WHERE state = 'sent'`},
+	{"a_withdrawn_refund_has_its_time", `UPDATE refunds SET state = 'withdrawn' WHERE state = 'approved'`},
+	{"what_is_kept_has_a_reason", refund(`'p2', 'XRP', 1, 'waived', NULL, NULL, ''`)},
+	{"a_refund_goes_to_a_uint32_tag", `UPDATE refunds SET destination_tag = 4294967296 WHERE state = 'approved'`},
+	{"a_refund_keeps_its_money", `UPDATE refunds SET amount = amount + 1`},
+	{"a_refund_keeps_its_money", `UPDATE refunds SET state = 'approved', tx_hash = NULL WHERE state = 'sent'`},
+	{"a_refund_keeps_its_money", `UPDATE refunds SET state = 'approved' WHERE state = 'waived'`},
+	{"a_refund_is_never_deleted", `DELETE FROM refunds`},
+	{"the_refunds_are_never_emptied", `TRUNCATE refunds`},
+	{"no_more_goes_back_than_came", `UPDATE payments SET refunded = 6, kept = 4.000001 WHERE id = 'p2'`},
+	{"only_a_decided_payment_has_no_order", `UPDATE payments SET order_id = NULL WHERE id = 'p2'`},
+	{"no_more_is_accepted_than_asked", `UPDATE orders SET accepted = total + 1 WHERE id = 'o1'`},
+	{"no_more_is_given_up_than_was_ordered", `UPDATE orders SET given_up = total + 1 WHERE id = 'o1'`},
+}
+
+// refund inserts a refund: payment, currency, amount, state, address, transaction, note.
+func refund(values string) string {
+	return `INSERT INTO refunds (id, payment_id, currency, amount, state, address, tx_hash, note, decided_by, decided_at, sent_at)
+		SELECT gen_random_uuid(), v.*, 'admin:x', now(), now() FROM (VALUES (` + values + `)) v`
+}
+
 // What must hold is refused by Postgres itself, by the rule that says so, and
 // leaves everything as it was.
 func TestSpineRefuses(t *testing.T) {
 	db, _ := dbtest.New(t)
 	exec(t, db, peace)
+	for _, values := range []string{`'p2', 'XRP', 1, 'approved', NULL, NULL, ''`, `'p2', 'XRP', 1, 'sent', 'rSomewhere', 'ABCDEF02', ''`, `'p2', 'XRP', 1, 'waived', NULL, NULL, 'a tip'`} {
+		exec(t, db, refund(values))
+	}
 	planted := map[string]bool{}
-	for _, group := range [][]violation{stockViolations, orderViolations, paymentViolations, otherViolations} {
+	for _, group := range [][]violation{stockViolations, orderViolations, paymentViolations, refundViolations, otherViolations} {
 		for _, v := range group {
 			planted[v.rule] = true
 			_, err := db.Exec(t.Context(), v.statement)
