@@ -153,15 +153,20 @@ func readings(value string, decoration *cause, cost int) (list []form) {
 	if b, err := hex.DecodeString(value); err == nil {
 		add(b, nil, 0)
 	}
-	for name, enc := range map[string]*base64.Encoding{
-		"base64": base64.StdEncoding, "base64 without its = at the end": base64.RawStdEncoding,
-		"base64url": base64.URLEncoding, "base64url without its = at the end": base64.RawURLEncoding,
+	for _, enc := range []struct {
+		*base64.Encoding
+		name string
+	}{
+		{base64.StdEncoding, "base64"},
+		{base64.RawStdEncoding, "base64 without its = at the end"},
+		{base64.URLEncoding, "base64url"}, // only where - or _ tell it from base64
+		{base64.RawURLEncoding, "base64url without its = at the end"},
 	} {
 		b, err := enc.DecodeString(value)
 		if err != nil || len(b) < 16 {
 			continue
 		}
-		c := &cause{"the signature is " + name + ", Quayside takes hex", "write the digest as 64 hex digits: hexdigest() in Python, digest('hex') in Node"}
+		c := &cause{"the signature is " + enc.name + ", Quayside takes hex", "write the digest as 64 hex digits: hexdigest() in Python, digest('hex') in Node"}
 		add(b, c, 1)
 		if inner, err := hex.DecodeString(string(b)); err == nil {
 			add(inner, &cause{"the signature is hex that was encoded in base64 once more", "send the hex digits as they are"}, 1)

@@ -514,3 +514,17 @@ func TestTriggerPrint(t *testing.T) {
 		t.Errorf("a body with the secret: exit %d, %s%s", code, out, stderr)
 	}
 }
+
+// A secret that got into an event is not repeated on the screen.
+func TestTriggerSaysNoSecret(t *testing.T) {
+	t.Parallel()
+	w := newWorldAway(t)
+	w.serve()
+	w.work()
+	for _, how := range [][]string{nil, {"--json"}} {
+		code, out, stderr := w.trigger(append([]string{"payment.created", "--metadata", "a=" + worldSecret, "--metadata", "b=" + worldKey}, how...)...)
+		if code != 0 || stderr != "" || strings.Count(out, redacted) != 2 {
+			t.Errorf("exit %d, %s%s", code, out, stderr)
+		}
+	}
+}
