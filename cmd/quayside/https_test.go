@@ -27,9 +27,9 @@ import (
 
 const httpsPage = "../../docs/https.md"
 
-// block is the nth fenced block of a language in docs/https.md, so that what
+// blockOf is the nth fenced block of a language in docs/https.md, so that what
 // people copy is what is tested.
-func block(t *testing.T, language string, n int) string {
+func blockOf(t *testing.T, language string, n int) string {
 	t.Helper()
 	page, err := os.ReadFile(httpsPage)
 	if err != nil {
@@ -157,7 +157,7 @@ func behind(t *testing.T, n int) *theWay {
 	t.Helper()
 	c := &clinic{world: newWorld(t), ca: newAuthority(t)}
 	c.cfg.MailFrom = "orders@" + shopHost
-	page, err := godotenv.Unmarshal(replaced(t, block(t, "env", n), "shop.example", shopHost))
+	page, err := godotenv.Unmarshal(replaced(t, blockOf(t, "env", n), "shop.example", shopHost))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +329,7 @@ func (w *theWay) nginxFront(t *testing.T, upstream string) {
 	t.Helper()
 	cert, key := pemFiles(t, w.ca.cert(t, shopHost, 90*24*time.Hour))
 	w.https, w.http = "127.0.0.1:"+freePort(t), "127.0.0.1:"+freePort(t)
-	nginxOf(t, w.https, replaced(t, block(t, "nginx", 1),
+	nginxOf(t, w.https, replaced(t, blockOf(t, "nginx", 1),
 		"listen 443", "listen "+w.https, "listen 80", "listen "+w.http, "shop.example;", shopHost+";", "http://127.0.0.1:8080", "http://"+upstream,
 		"/etc/letsencrypt/live/shop.example/fullchain.pem", cert, "/etc/letsencrypt/live/shop.example/privkey.pem", key))
 }
@@ -339,7 +339,7 @@ func (w *theWay) caddyFront(t *testing.T, upstream string) {
 	cert, key := pemFiles(t, w.ca.cert(t, shopHost, 90*24*time.Hour))
 	w.https = "127.0.0.1:" + freePort(t)
 	_, port, _ := net.SplitHostPort(w.https)
-	caddyOf(t, w.https, replaced(t, block(t, "caddy", 1), "shop.example {", shopHost+":"+port+", "+shopHost+" {\n\ttls "+cert+" "+key, "127.0.0.1:8080", upstream))
+	caddyOf(t, w.https, replaced(t, blockOf(t, "caddy", 1), "shop.example {", shopHost+":"+port+", "+shopHost+" {\n\ttls "+cert+" "+key, "127.0.0.1:8080", upstream))
 }
 
 // The page's nginx passes events on as they are, says who sent them, and keeps
@@ -384,7 +384,7 @@ func TestHTTPSBehindTwoProxies(t *testing.T) {
 	}
 	w := behind(t, 2)
 	w.http = "127.0.0.1:" + freePort(t)
-	nginxOf(t, w.http, replaced(t, block(t, "nginx", 2), "listen 80", "listen "+w.http, "shop.example;", shopHost+";", "http://127.0.0.1:8080", "http://"+w.own, "10.0.0.5", "127.0.0.1"))
+	nginxOf(t, w.http, replaced(t, blockOf(t, "nginx", 2), "listen 80", "listen "+w.http, "shop.example;", shopHost+";", "http://127.0.0.1:8080", "http://"+w.own, "10.0.0.5", "127.0.0.1"))
 	w.caddyFront(t, w.http)
 	w.holds(t)
 	w.examined(t)

@@ -34,6 +34,7 @@ INSERT INTO payments (id, order_id, completed_seen, amount, currency, tx_hash, c
 INSERT INTO inbox (id, key, body, digest, secret_label, received_at, last_seen_at)
   VALUES ('00000000-0000-7000-8000-000000000001', 'evt_1', '{}', 'd', 's', now(), now());
 INSERT INTO inbox_open (inbox_id, state, not_before, rung_at) VALUES ('00000000-0000-7000-8000-000000000001', 'received', now(), now());
+INSERT INTO replays VALUES (gen_random_uuid(), '00000000-0000-7000-8000-000000000001', now(), 'admin:x', '', 'dead');
 INSERT INTO cases (id, code, key, severity, blocks, state, summary, facts, opened_at)
   VALUES (gen_random_uuid(), 'UNDERPAID', 'UNDERPAID/o1', 'warning', true, 'open', 's', '{}', now());
 INSERT INTO shipment_requests (id, order_id, provider, state, not_before, rung_at, created_at)
@@ -166,6 +167,13 @@ var otherViolations = []violation{
 	{"state_is_known", `UPDATE inbox_open SET state = 'lost'`},
 	{"attempts_are_counted", `UPDATE inbox_open SET attempts = -1`},
 	{"attempts_are_counted", `UPDATE inbox_open SET attempts = 1001`},
+	{"what_is_applied_is_not_replayed", replay("applied", "why")},
+	{"releasing_a_refused_event_has_a_reason", replay("refused", "")},
+	{"replays_inbox_id_fkey", `INSERT INTO replays VALUES (gen_random_uuid(), gen_random_uuid(), now(), 'admin:x', '', 'dead')`},
+	{"inbox_open_replay_id_fkey", `UPDATE inbox_open SET replay_id = gen_random_uuid()`},
+	{"replays_are_append_only", `UPDATE replays SET note = 'x'`},
+	{"replays_are_append_only", `DELETE FROM replays`},
+	{"replays_are_never_emptied", `TRUNCATE replays CASCADE`},
 	{"one_case_per_matter", `INSERT INTO cases SELECT gen_random_uuid(), code, key, severity, blocks, state, order_id, payment_id, inbox_id, summary, facts, opened_at FROM cases`},
 	{"severity_is_known", `UPDATE cases SET severity = 'odd'`},
 	{"case_state_is_known", `UPDATE cases SET state = 'odd'`},
@@ -213,6 +221,11 @@ func refund(values string) string {
 		SELECT gen_random_uuid(), v.*, 'admin:x', now(), now() FROM (VALUES (` + values + `)) v`
 }
 
+// replay notes that a person put the event of the peace to work again.
+func replay(was, note string) string {
+	return fmt.Sprintf(`INSERT INTO replays SELECT gen_random_uuid(), id, now(), 'admin:x', '%s', '%s' FROM inbox`, note, was)
+}
+
 // What must hold is refused by Postgres itself, by the rule that says so, and
 // leaves everything as it was.
 func TestSpineRefuses(t *testing.T) {
@@ -227,7 +240,7 @@ func TestSpineRefuses(t *testing.T) {
 			planted[v.rule] = true
 			_, err := db.Exec(t.Context(), v.statement)
 			pg, ok := errors.AsType[*pgconn.PgError](err)
-			appendOnly := ok && pg.Code == "23000" && strings.Contains(pg.Message, "append-only") && strings.HasPrefix(v.rule, "the_")
+			appendOnly := ok && pg.Code == "23000" && strings.Contains(pg.Message, "append-only") && (strings.HasPrefix(v.rule, "the_") || strings.HasPrefix(v.rule, "replays_are_"))
 			if !ok || pg.ConstraintName != v.rule && pg.Code != v.rule && !appendOnly {
 				t.Errorf("%s: %v\n  %s", v.rule, err, v.statement)
 			}
@@ -265,6 +278,8 @@ func TestSpineAllows(t *testing.T) {
 		`UPDATE products SET on_hand = 2`,
 		`UPDATE products SET on_hand = 0, reserved = 0`,
 		movement("reserve", 0, 1, "'o1'"),
+		replay("dead", ""),
+		replay("refused", "why"),
 		`UPDATE letters SET state = 'sent', sent_at = now()`,
 		`UPDATE cases SET state = 'closed', closed_at = now(), closed_by = 'x'`,
 		`UPDATE inbox SET outcome = 'ignored', settled_at = now()`,

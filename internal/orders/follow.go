@@ -160,7 +160,7 @@ func (f *File) keep(reason bool, m matter, now time.Time) {
 
 // believe closes the cases of an event that could not be applied, once it is.
 func (f *File) believe(n News, now time.Time) {
-	for _, code := range []Code{UnreadableEvent, EventDead, OrderMismatch} {
+	for _, code := range []Code{UnreadableEvent, EventDead} {
 		f.keep(false, matter{code: code, about: n.Key}, now)
 	}
 }

@@ -189,7 +189,8 @@ func TestOpenAPI(t *testing.T) {
 			}
 		}
 	}
-	if dig(doc, "paths", "/api/v1/failures/{kind}", "get", "responses", "404", "content", problemType, "schema", "$ref") != "#/components/schemas/Problem" {
+	if dig(doc, "paths", "/api/v1/failures/{kind}", "get", "responses", "404", "$ref") != "#/components/responses/Problem404" ||
+		dig(doc, "components", "responses", "Problem404", "content", problemType, "schema", "$ref") != "#/components/schemas/Problem" {
 		t.Error("the operation's own 404 is not a problem")
 	}
 	if dig(doc, "components", "schemas", "PageToyItem", "properties", "next_cursor") == nil || dig(doc, "components", "schemas", "Problem", "properties", "cause") != nil {

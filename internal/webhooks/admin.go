@@ -48,8 +48,8 @@ const replayManual = `Lets a worker read the event again and apply it, as if it 
 | received | it is tried at once, whatever it waits for |
 | parked | it looks for its order again |
 | ignored | it is read again: its order or its type may be known by now |
-| quarantined | it is read again; when it is applied now, its case closes |
-| dead | it has all its attempts again; when it is applied, its case closes |
+| quarantined | it is read again; when it is applied now, its case UNREADABLE_EVENT closes |
+| dead | it has all its attempts again; when it is applied, its case EVENT_DEAD closes |
 | refused | it is released, although its timestamp was not in time: that takes a note, and closes its case |
 | applied | 200, nothing to do |
 | another body under the id of an event that stands | 409: decide its case EVENT_CONFLICT |`

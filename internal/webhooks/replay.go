@@ -30,7 +30,7 @@ type Replay struct {
 //
 //	received                    tried at once, whatever it was waiting for
 //	parked, ignored             looked at anew: its order or its type may be known by now
-//	quarantined, dead           tried again; cases it opened close when it is applied
+//	quarantined, dead           tried again; UNREADABLE_EVENT and EVENT_DEAD close when it is applied
 //	refused                     released, which takes a note: a person believes its late timestamp
 //	applied                     nothing to do
 //	the second body of one id   Conflict: the first stands
