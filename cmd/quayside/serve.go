@@ -97,10 +97,10 @@ func (h *house) routes(d *door) (http.Handler, error) {
 		e.GET("/metrics", gin.WrapH(h.metricsHandler()))
 	}
 
-	look := []string{http.MethodGet, http.MethodHead}
-	e.Match(look, "/o/:token", h.book.StatusPage)          // the customer's page
-	e.Match(look, "/o/:token/status", h.book.StatusAsJSON) // the same for shops that draw their own
-	e.GET("/o/:token/events", h.book.StatusEvents)         // and live
+	const live = "/o/:token/events"
+	e.GET("/o/:token", h.book.StatusPage)          // the customer's page
+	e.GET("/o/:token/status", h.book.StatusAsJSON) // the same for shops that draw their own
+	e.GET(live, h.book.StatusEvents)               // and live
 
 	version, _ := buildOf(debug.ReadBuildInfo())
 	api := web.NewAPI(e, web.APIOptions{Version: version, AdminKeys: []string{h.cfg.AdminAPIKey.reveal()}}) // also /openapi.json and /docs
@@ -108,7 +108,7 @@ func (h *house) routes(d *door) (http.Handler, error) {
 	h.book.AdminRoutes(api)                                                                                 // /api/v1/orders… and /cases
 	h.inbox.AdminRoutes(api)                                                                                // /api/v1/events…
 	h.outbox.AdminRoutes(api, h.book.Retell)                                                                // /api/v1/emails…
-	web.AnswerHEAD(e)
+	web.AnswerHEAD(e, live)
 	return e, nil
 }
 

@@ -33,7 +33,7 @@ func viewed(change func(v *View)) View {
 	address, tag := anXRP, "12345"
 	v := View{
 		ID: "1001", Status: Pending, PaymentStatus: Unpaid, FulfillmentStatus: NotYet, Currency: "XRP",
-		Total: money("10"), AmountPaid: money("0"), RefundDue: money("0"), PayAddress: &address, DestinationTag: &tag,
+		Total: money("10"), AmountDue: money("10"), AmountPaid: money("0"), RefundDue: money("0"), PayAddress: &address, DestinationTag: &tag,
 		ExpiresAt: opening.Add(30 * time.Minute), Items: []ItemView{{Line: 1, Name: "A mug", Quantity: 2, UnitPrice: money("5")}}, version: 3,
 	}
 	change(&v)
