@@ -259,13 +259,14 @@ func (w *world) openAPI() (doc openAPI) {
 func TestAPINeedsAKey(t *testing.T) {
 	t.Parallel()
 	w := newWorldAway(t)
+	w.cfg.TrustedProxies = []string{"127.0.0.1", "::1"} // each request is from elsewhere: an address has thirty failures
 	w.serve()
 	n := 0
 	for path, operations := range w.openAPI().Paths {
 		for method := range operations {
 			n++
 			path = strings.NewReplacer("{id}", "x", "{sku}", "x").Replace(path)
-			r := w.ask(strings.ToUpper(method), path, "", "Authorization", "")
+			r := w.ask(strings.ToUpper(method), path, "", "Authorization", "", "X-Forwarded-For", fmt.Sprintf("192.0.2.%d", n))
 			if r.status != 401 || r.code() != "unauthorized" || r.header.Get("WWW-Authenticate") != "Bearer" {
 				t.Errorf("%s %s: %d %s", method, path, r.status, r.body)
 			}
@@ -371,6 +372,33 @@ func TestAPIAnswersAsDocumented(t *testing.T) {
 	check("show-stats", 200, "GET", "/api/v1/stats", "")
 	check("show-stats", 200, "GET", "/api/v1/stats?interval=week", "")
 	check("list-orders", 200, "GET", "/api/v1/orders?q=customers.example", "")
+	check("list-emails", 200, "GET", "/api/v1/emails?order_id=one", "")
+	w.letter("one", "payment received")
+	w.await("the letter to be noted as sent", func() bool {
+		return w.count(`SELECT count(*) FROM letters WHERE order_id = 'one' AND kind = 'order_shipped' AND state = 'sent'`) == 1
+	})
+	email := w.text(`SELECT id FROM letters WHERE order_id = 'one' AND kind = 'order_shipped'`)
+	check("show-email", 200, "GET", "/api/v1/emails/"+email, "")
+	check("resend-email", 201, "POST", "/api/v1/emails/"+email+"/resends", `{"note":"it was lost"}`)
+	check("explain-order", 200, "GET", "/api/v1/orders/two/explanation", "")
+	check("show-case", 200, "GET", "/api/v1/cases/"+w.text(`SELECT id FROM cases WHERE code = 'WRONG_CURRENCY'`), "")
+	check("resolve-case", 201, "POST", "/api/v1/cases/"+w.text(`SELECT id FROM cases WHERE code = 'WRONG_CURRENCY'`)+"/resolutions", `{"action":"refund"}`)
+	check("reopen-order", 200, "POST", "/api/v1/orders/two/reopening", `{"reason":"it is wanted"}`)
+	w.tell("payment.completed", w.open("four", "mug"))
+	w.stands("four", "paid/paid/queued")
+	check("cancel-order", 200, "POST", "/api/v1/orders/four/cancellation", `{"reason":"no"}`)
+	check("waive-refund", 201, "POST", "/api/v1/orders/four/waivers", `{"amount":"1","note":"handling"}`)
+	check("approve-refund", 201, "POST", "/api/v1/orders/four/refunds", `{"amount":"4"}`)
+	refund := "/api/v1/refunds/" + w.text(`SELECT id FROM refunds WHERE order_id = 'four' AND state = 'approved'`)
+	check("withdraw-refund", 200, "POST", refund+"/withdrawal", `{}`)
+	check("approve-refund", 201, "POST", "/api/v1/orders/four/refunds", `{}`)
+	refund = "/api/v1/refunds/" + w.text(`SELECT id FROM refunds WHERE order_id = 'four' AND state = 'approved'`)
+	check("address-refund", 200, "PUT", refund+"/destination", `{"address":"rTheCustomersOwnAccount"}`)
+	check("dispatch-refund", 200, "POST", refund+"/dispatch", `{"tx_hash":"ABABABAB"}`)
+	check("confirm-refund", 200, "POST", refund+"/confirmation", "")
+	check("show-refund", 200, "GET", refund, "")
+	check("list-refunds", 200, "GET", "/api/v1/refunds?state=confirmed", "")
+	check("report-money", 200, "GET", "/api/v1/reports/money", "")
 	for _, operations := range doc.Paths {
 		for _, o := range operations {
 			if !played[o.OperationID] {

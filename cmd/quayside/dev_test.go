@@ -65,8 +65,8 @@ func TestDevKeepsItsData(t *testing.T) {
 	for _, s := range programme {
 		contains(t, "the demo", out, "✓ "+s.name+"-", s.line)
 	}
-	for _, addr := range devPorts {
-		if strings.Contains(out, addr+"/") {
+	for _, l := range heldPorts {
+		if addr := l.Addr().String(); strings.Contains(out, addr+"/") {
 			t.Errorf("it says it is on %s, which is taken:\n%s", addr, out)
 		}
 	}

@@ -269,11 +269,12 @@ func anyHasFlag(cmd *cobra.Command, arg string) bool {
 // foreign are names in capitals that the documents speak of and that are not
 // settings of quayside, with whose they are.
 var foreign = map[string]string{
-	"PG_BIN":             "devstack: where Postgres's programs are",
-	"POSTGRES_PASSWORD":  "docker-compose.yml",
-	"NAME_FILE":          "a form: any secret's name with _FILE behind it",
-	"ON_ERROR_STOP":      "psql",
-	"QUAYSIDE_TEST_MAIN": "the tests",
+	"CAP_NET_BIND_SERVICE": "systemd",
+	"PG_BIN":               "devstack: where Postgres's programs are",
+	"POSTGRES_PASSWORD":    "docker-compose.yml",
+	"NAME_FILE":            "a form: any secret's name with _FILE behind it",
+	"ON_ERROR_STOP":        "psql",
+	"QUAYSIDE_TEST_MAIN":   "the tests",
 }
 
 var capitals = regexp.MustCompile(`\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b`)

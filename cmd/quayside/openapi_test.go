@@ -158,6 +158,9 @@ func TestMethods(t *testing.T) {
 			}
 		}
 		for _, method := range []string{http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace, "BREW"} {
+			if slices.Contains(want, method) {
+				continue
+			}
 			r := w.ask(method, where, "")
 			allowed := strings.Split(r.header.Get("Allow"), ", ")
 			slices.Sort(allowed)

@@ -25,13 +25,15 @@ type Retell func(tx database.Tx, l Letter, actor string) (Facts, error)
 // AdminRoutes adds the operations on letters to api. Their customers' addresses
 // are shown here and nowhere else but with their orders.
 func (o *Outbox) AdminRoutes(api huma.API, retell Retell) {
-	tags := []string{"E-mails"}
+	tags := web.Tag(api, "E-mails", "What was written to customers, and what became of it")
 	huma.Register(api, huma.Operation{
 		OperationID: "list-emails", Method: http.MethodGet, Path: "/api/v1/emails", Summary: "List e-mails, newest first", Tags: tags,
+		Description: "Without what they say: show one for that. Filters add up.",
 	}, o.list)
 	huma.Register(api, huma.Operation{
 		OperationID: "show-email", Method: http.MethodGet, Path: "/api/v1/emails/{id}",
 		Summary: "Show an e-mail with what it says", Tags: tags, Errors: []int{http.StatusNotFound},
+		Description: "Both parts as the mail server got them or, before that, as they would read now.",
 	}, o.show)
 	huma.Register(api, huma.Operation{
 		OperationID: "resend-email", Method: http.MethodPost, Path: "/api/v1/emails/{id}/resends", DefaultStatus: http.StatusCreated,
@@ -46,16 +48,16 @@ func (o *Outbox) AdminRoutes(api huma.API, retell Retell) {
 // EmailView is a letter as the admin API promises it. It is exported because
 // huma documents the fields of exported embedded types only.
 type EmailView struct {
-	ID            string     `json:"id"`
-	OrderID       string     `json:"order_id"`
-	Kind          Kind       `json:"kind" enum:"order_received,payment_confirmed,payment_failed,order_expired,order_cancelled,order_shipped,goods_gone"`
+	ID            string     `json:"id" doc:"Ours"`
+	OrderID       string     `json:"order_id" doc:"The order it is about"`
+	Kind          Kind       `json:"kind" enum:"order_received,payment_confirmed,payment_failed,order_expired,order_cancelled,order_shipped,goods_gone" doc:"What it tells"`
 	To            string     `json:"to" doc:"The customer's address"`
-	Subject       string     `json:"subject"`
+	Subject       string     `json:"subject" doc:"As it reads, or would read now"`
 	State         State      `json:"state" enum:"queued,sending,sent,failed,unknown,dropped" doc:"unknown: the connection broke where nobody can tell; dropped: the order had outgrown it"`
-	Attempts      int        `json:"attempts"`
+	Attempts      int        `json:"attempts" doc:"How often sending it was tried"`
 	LastError     string     `json:"last_error" doc:"What went wrong at the last attempt, in the mail server's words"`
 	MessageID     string     `json:"message_id" doc:"The same at every attempt, without <>"`
-	PostedAt      time.Time  `json:"posted_at"`
+	PostedAt      time.Time  `json:"posted_at" doc:"When it was written down, to be sent"`
 	NextAttemptAt *time.Time `json:"next_attempt_at" doc:"Not before; null when there is none"`
 	SentAt        *time.Time `json:"sent_at" doc:"When the mail server took it"`
 	ResendOf      *uuid.UUID `json:"resend_of" doc:"The e-mail that this one sends again"`
@@ -67,8 +69,8 @@ type EmailView struct {
 type EmailDetail struct {
 	EmailView
 	Rendered string `json:"rendered" enum:"stored,preview,none" doc:"stored: text and html are exactly what the last attempt handed to the mail server; preview: how they read now, since none stands for good yet; none: there is no template for it"`
-	Text     string `json:"text"`
-	HTML     string `json:"html"`
+	Text     string `json:"text" doc:"The part in plain text"`
+	HTML     string `json:"html" doc:"The part in HTML"`
 }
 
 func (o *Outbox) detail(l Letter) EmailDetail {
@@ -107,9 +109,9 @@ func (l Letter) nextAttempt() *time.Time {
 
 type listInput struct {
 	web.PageParams
-	OrderID string `query:"order_id" maxLength:"64"`
-	State   string `query:"state" enum:"queued,sending,sent,failed,unknown,dropped"`
-	Kind    string `query:"kind" enum:"order_received,payment_confirmed,payment_failed,order_expired,order_cancelled,order_shipped,goods_gone"`
+	OrderID string `query:"order_id" maxLength:"64" doc:"Those about this order"`
+	State   string `query:"state" enum:"queued,sending,sent,failed,unknown,dropped" doc:"Those in this state"`
+	Kind    string `query:"kind" enum:"order_received,payment_confirmed,payment_failed,order_expired,order_cancelled,order_shipped,goods_gone" doc:"Those of this kind"`
 	To      string `query:"to" maxLength:"254" doc:"The address, whole, in any case"`
 }
 

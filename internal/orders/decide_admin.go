@@ -17,10 +17,13 @@ import (
 
 // decisionRoutes adds to api what people decide: cases, refunds, reopening.
 func (b *Book) decisionRoutes(api huma.API) {
-	cases, refunds, both := []string{"Cases"}, []string{"Refunds"}, []int{http.StatusNotFound, http.StatusConflict}
+	cases, orders := []string{"Cases"}, []string{"Orders"}
+	refunds := web.Tag(api, "Refunds", "Money that goes back, or was decided to stay. Quayside sends none: a person does, and says so")
+	both := []int{http.StatusNotFound, http.StatusConflict}
 	huma.Register(api, huma.Operation{
 		OperationID: "show-case", Method: http.MethodGet, Path: "/api/v1/cases/{id}",
 		Summary: "Show a case with the actions it offers", Tags: cases, Errors: []int{http.StatusNotFound},
+		Description: "Also a closed one, with who decided what.",
 	}, b.showCase)
 	huma.Register(api, huma.Operation{
 		OperationID: "resolve-case", Method: http.MethodPost, Path: "/api/v1/cases/{id}/resolutions", DefaultStatus: http.StatusCreated,
@@ -29,7 +32,7 @@ func (b *Book) decisionRoutes(api huma.API) {
 	}, b.resolve)
 	huma.Register(api, huma.Operation{
 		OperationID: "reopen-order", Method: http.MethodPost, Path: "/api/v1/orders/{id}/reopening", DefaultStatus: http.StatusOK,
-		Summary: "Take a cancelled or expired order up again", Tags: []string{"Orders"}, Errors: both,
+		Summary: "Take a cancelled or expired order up again", Tags: orders, Errors: both,
 		Description: "It gets a new deadline from now and its stock is reserved, or nothing changes. Money that came for it counts.",
 	}, b.reopenOrder)
 	huma.Register(api, huma.Operation{
@@ -40,31 +43,38 @@ func (b *Book) decisionRoutes(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "waive-refund", Method: http.MethodPost, Path: "/api/v1/orders/{id}/waivers", DefaultStatus: http.StatusCreated,
 		Summary: "Decide that money due back is kept, for a reason", Tags: refunds, Errors: both,
+		Description: "The order's books then count the money as kept. The note says why.",
 	}, b.waiveRefund)
 	huma.Register(api, huma.Operation{
 		OperationID: "list-refunds", Method: http.MethodGet, Path: "/api/v1/refunds", Summary: "List refunds, newest first", Tags: refunds,
+		Description: "Filters add up. What is due and not decided about is no refund yet: list orders with payment_status refund_due or overpaid.",
 	}, b.listRefunds)
 	huma.Register(api, huma.Operation{
 		OperationID: "show-refund", Method: http.MethodGet, Path: "/api/v1/refunds/{id}", Summary: "Show a refund", Tags: refunds, Errors: []int{http.StatusNotFound},
+		Description: "Where it goes, and how far it is.",
 	}, b.showRefund)
 	huma.Register(api, huma.Operation{
 		OperationID: "address-refund", Method: http.MethodPut, Path: "/api/v1/refunds/{id}/destination",
 		Summary: "Say where an approved refund goes", Tags: refunds, Errors: both,
+		Description: "Until it was sent it may be changed.",
 	}, b.addressRefund)
 	huma.Register(api, huma.Operation{
 		OperationID: "dispatch-refund", Method: http.MethodPost, Path: "/api/v1/refunds/{id}/dispatch", DefaultStatus: http.StatusOK,
 		Summary: "Report by which transaction a refund was sent", Tags: refunds, Errors: both,
+		Description: "A transaction sends one refund of a payment. One that brought money in, or refunded another order, is refused.",
 	}, b.dispatchRefund)
 	huma.Register(api, huma.Operation{
 		OperationID: "confirm-refund", Method: http.MethodPost, Path: "/api/v1/refunds/{id}/confirmation", DefaultStatus: http.StatusOK,
 		Summary: "Report that the transaction of a refund is final", Tags: refunds, Errors: both,
+		Description: "Nothing can change after that.",
 	}, b.confirmRefund)
 	huma.Register(api, huma.Operation{
 		OperationID: "withdraw-refund", Method: http.MethodPost, Path: "/api/v1/refunds/{id}/withdrawal", DefaultStatus: http.StatusOK,
 		Summary: "Take back a decision of which nothing was sent", Tags: refunds, Errors: both,
+		Description: "The money is due again, or waits for a decision as before.",
 	}, b.withdrawRefund)
 	huma.Register(api, huma.Operation{
-		OperationID: "report-money", Method: http.MethodGet, Path: "/api/v1/reports/money", Tags: []string{"Reports"},
+		OperationID: "report-money", Method: http.MethodGet, Path: "/api/v1/reports/money", Tags: web.Tag(api, "Reports", "Where the money is"),
 		Summary: "Account for every amount received in a period",
 		Description: "Per currency: received = applied + refund_due + refunded + kept + unmatched, to the last digit. " +
 			"A payment belongs to the period in which Quayside learnt that it completed; where its money is, is as of now.",
@@ -77,7 +87,7 @@ type Resolution struct {
 	Note           string `json:"note,omitempty" maxLength:"500" doc:"Why; needed where the action gives something up" example:"Two cents short: a friend of the house"`
 	OrderID        string `json:"order_id,omitempty" maxLength:"64" doc:"Of attach: the order the payment is for"`
 	Address        string `json:"address,omitempty" maxLength:"128" doc:"Of refund: where the money goes, if known"`
-	DestinationTag *int64 `json:"destination_tag,omitempty" minimum:"0" maximum:"4294967295"`
+	DestinationTag *int64 `json:"destination_tag,omitempty" minimum:"0" maximum:"4294967295" doc:"Of refund: the tag that goes with the address"`
 }
 
 func destination(address string, tag *int64) *Destination {
@@ -142,7 +152,7 @@ func (b *Book) resolve(ctx context.Context, in *resolveInput) (*caseOutput, erro
 
 // Reopening is the body of POST /orders/{id}/reopening.
 type Reopening struct {
-	Reason string `json:"reason" minLength:"1" maxLength:"500" example:"The customer paid a day late and still wants it"`
+	Reason string `json:"reason" minLength:"1" maxLength:"500" example:"The customer paid a day late and still wants it" doc:"Why; the timeline keeps it"`
 }
 
 type reopenInput struct {
@@ -174,21 +184,21 @@ func checkNote(field, note string) error {
 
 // RefundView is a refund as the admin API promises it.
 type RefundView struct {
-	ID             string      `json:"id"`
+	ID             string      `json:"id" doc:"Ours"`
 	OrderID        *string     `json:"order_id" doc:"Null when the payment belongs to no order"`
 	PaymentID      string      `json:"payment_id" doc:"Whose money it is"`
-	Amount         web.Money   `json:"amount"`
-	Currency       string      `json:"currency"`
-	State          RefundState `json:"state" enum:"approved,sent,confirmed,waived,withdrawn"`
+	Amount         web.Money   `json:"amount" doc:"What goes back or stays"`
+	Currency       string      `json:"currency" doc:"Of the amount"`
+	State          RefundState `json:"state" enum:"approved,sent,confirmed,waived,withdrawn" doc:"approved: somebody must send it; waived: it stays; withdrawn: the decision was taken back"`
 	Address        *string     `json:"address" doc:"Where it goes; null until somebody says so"`
-	DestinationTag *string     `json:"destination_tag"`
+	DestinationTag *string     `json:"destination_tag" doc:"The tag that goes with the address"`
 	TxHash         *string     `json:"tx_hash" doc:"Of the transaction that sent it"`
-	Note           string      `json:"note"`
-	DecidedBy      string      `json:"decided_by"`
-	DecidedAt      time.Time   `json:"decided_at"`
-	SentAt         *time.Time  `json:"sent_at"`
-	ConfirmedAt    *time.Time  `json:"confirmed_at"`
-	WithdrawnAt    *time.Time  `json:"withdrawn_at"`
+	Note           string      `json:"note" doc:"Why"`
+	DecidedBy      string      `json:"decided_by" doc:"Who decided"`
+	DecidedAt      time.Time   `json:"decided_at" doc:"When it was decided"`
+	SentAt         *time.Time  `json:"sent_at" doc:"When somebody said that it was sent"`
+	ConfirmedAt    *time.Time  `json:"confirmed_at" doc:"When somebody said that it is final"`
+	WithdrawnAt    *time.Time  `json:"withdrawn_at" doc:"When the decision was taken back"`
 }
 
 func viewOfRefund(r Refund) RefundView {
@@ -207,15 +217,15 @@ func viewOfRefund(r Refund) RefundView {
 // RefundList is the answer to a decision about money: a refund for each
 // payment it comes from.
 type RefundList struct {
-	Data []RefundView `json:"data"`
+	Data []RefundView `json:"data" doc:"The newest payment first"`
 }
 
 // NewRefund is the body of POST /orders/{id}/refunds.
 type NewRefund struct {
 	Amount         *web.Money `json:"amount,omitempty" doc:"All that is due back when absent"`
 	Address        string     `json:"address,omitempty" maxLength:"128" doc:"Where it goes, if known"`
-	DestinationTag *int64     `json:"destination_tag,omitempty" minimum:"0" maximum:"4294967295"`
-	Note           string     `json:"note,omitempty" maxLength:"500"`
+	DestinationTag *int64     `json:"destination_tag,omitempty" minimum:"0" maximum:"4294967295" doc:"The tag that goes with the address"`
+	Note           string     `json:"note,omitempty" maxLength:"500" doc:"Why; the timeline keeps it"`
 }
 
 type approveInput struct {
@@ -269,8 +279,8 @@ func (b *Book) settleRefund(ctx context.Context, order string, amount *web.Money
 
 type refundsInput struct {
 	web.PageParams
-	State   string `query:"state" enum:"approved,sent,confirmed,waived,withdrawn"`
-	OrderID string `query:"order_id" maxLength:"64"`
+	State   string `query:"state" enum:"approved,sent,confirmed,waived,withdrawn" doc:"Those in this state"`
+	OrderID string `query:"order_id" maxLength:"64" doc:"Those of this order"`
 }
 
 func (b *Book) listRefunds(ctx context.Context, in *refundsInput) (*struct{ Body web.Page[RefundView] }, error) {
@@ -323,8 +333,8 @@ func (b *Book) showRefund(ctx context.Context, in *RefundPath) (*refundOutput, e
 
 // RefundDestination is the body of PUT /refunds/{id}/destination.
 type RefundDestination struct {
-	Address        string `json:"address" minLength:"8" maxLength:"128"`
-	DestinationTag *int64 `json:"destination_tag,omitempty" minimum:"0" maximum:"4294967295"`
+	Address        string `json:"address" minLength:"8" maxLength:"128" doc:"The account, wallet or bank address"`
+	DestinationTag *int64 `json:"destination_tag,omitempty" minimum:"0" maximum:"4294967295" doc:"The tag that goes with the address"`
 }
 
 type addressInput struct {
@@ -342,7 +352,7 @@ func (b *Book) addressRefund(ctx context.Context, in *addressInput) (*refundOutp
 type RefundDispatch struct {
 	TxHash         string `json:"tx_hash" minLength:"8" maxLength:"128" doc:"Of the transaction that sent it"`
 	Address        string `json:"address,omitempty" maxLength:"128" doc:"Where it went, if the refund does not say so"`
-	DestinationTag *int64 `json:"destination_tag,omitempty" minimum:"0" maximum:"4294967295"`
+	DestinationTag *int64 `json:"destination_tag,omitempty" minimum:"0" maximum:"4294967295" doc:"The tag that goes with the address"`
 }
 
 type dispatchInput struct {
@@ -364,7 +374,7 @@ func (b *Book) confirmRefund(ctx context.Context, in *RefundPath) (*refundOutput
 
 // RefundWithdrawal is the body of POST /refunds/{id}/withdrawal.
 type RefundWithdrawal struct {
-	Note string `json:"note,omitempty" maxLength:"500"`
+	Note string `json:"note,omitempty" maxLength:"500" doc:"Why; the timeline keeps it"`
 }
 
 type withdrawInput struct {
@@ -409,7 +419,7 @@ type MoneyReport struct {
 
 // MoneyView says where the money of one currency is.
 type MoneyView struct {
-	Currency  string    `json:"currency"`
+	Currency  string    `json:"currency" doc:"Of the amounts"`
 	Received  web.Money `json:"received" doc:"By completed payments, each transaction once"`
 	Applied   web.Money `json:"applied" doc:"Stands against goods"`
 	RefundDue web.Money `json:"refund_due" doc:"Is due back, and nobody has decided about it yet"`

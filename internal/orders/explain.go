@@ -14,7 +14,7 @@ import (
 
 // Explanation says in plain sentences where an order stands.
 type Explanation struct {
-	OrderID string   `json:"order_id"`
+	OrderID string   `json:"order_id" doc:"The order"`
 	Stands  string   `json:"stands" doc:"Where it stands, in one sentence" example:"Not shipped because it is held: 4.50 of 10.00 XRP received; the rest is missing."`
 	Waits   []string `json:"waits_for" doc:"What it waits for; empty when nothing is left to happen"`
 	Moves   []string `json:"moves" doc:"What a person could do now, each with the request that does it"`
@@ -24,6 +24,7 @@ func (b *Book) explainRoute(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "explain-order", Method: http.MethodGet, Path: "/api/v1/orders/{id}/explanation", Tags: []string{"Orders"},
 		Summary: "Say in plain words where an order stands, what it waits for, and what would move it", Errors: []int{http.StatusNotFound},
+		Description: "For people: the sentences may change. Programs read the order and its cases.",
 	}, b.explain)
 }
 
