@@ -355,6 +355,9 @@ func routed(routes gin.RoutesInfo, method, path string) bool {
 		if method != "" && r.Method != method {
 			return false
 		}
+		if strings.HasSuffix(path, "/") { // a proxy's prefix
+			return strings.HasPrefix(r.Path, path)
+		}
 		have := strings.Split(r.Path, "/")
 		for i, part := range want {
 			if strings.HasSuffix(part, "…") {

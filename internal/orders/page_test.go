@@ -7,6 +7,7 @@ import (
 	"html/template"
 	"image"
 	"image/color"
+	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -188,8 +189,20 @@ func TestStatusFieldsStay(t *testing.T) {
 	if err := json.Unmarshal(body, &got); err != nil {
 		t.Fatal(err)
 	}
+	documented, err := os.ReadFile("../../docs/customer-page.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for scene := range stages {
+		if !bytes.Contains(documented, []byte("`"+scene+"`")) {
+			t.Errorf("docs/customer-page.md does not tell of %s", scene)
+		}
+	}
 	for field := range strings.FieldsSeq(`id status payment_status fulfillment_status currency total amount_paid missing pay_address destination_tag expires_at on_hold
 		items shipments state headline advice pay_uri seconds_left refund_due tx_hash explorer_url paid_at fulfilled_at cancelled_at shop_name version`) {
+		if !bytes.Contains(documented, []byte("`"+field+"`")) {
+			t.Errorf("docs/customer-page.md does not tell of %s", field)
+		}
 		if _, there := got[field]; !there {
 			t.Errorf("no %s in %s", field, body)
 		}

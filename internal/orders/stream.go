@@ -45,7 +45,7 @@ func (b *Book) StatusEvents(c *gin.Context) {
 	c.Header("X-Accel-Buffering", "no") // nginx would hold messages back
 	c.Status(http.StatusOK)
 	out := &stream{c.Writer, http.NewResponseController(c.Writer), writePatience}
-	if out.open() && out.send([]byte("retry: 2000\n\n")) && out.send(first) {
+	if out.send([]byte("retry: 2000\n\n")) && out.send(first) {
 		b.follow(c, r, s.Version, out)
 	}
 }
@@ -86,10 +86,6 @@ type stream struct {
 	*http.ResponseController
 	patience time.Duration // for one message
 }
-
-// open lifts the limit for reading, too: net/http would take the silence after
-// the request for a client that went away.
-func (s *stream) open() bool { return s.SetReadDeadline(time.Time{}) == nil }
 
 // send reports whether the reader is still there.
 func (s *stream) send(message []byte) bool {

@@ -67,7 +67,13 @@ func (f *front) token(order string) string {
 // read asks for a path and reads the whole answer.
 func (f *front) read(path string) (*http.Response, string) {
 	f.Helper()
-	res, err := f.client.Get(f.url + path)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url+path, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	res, err := f.client.Do(r)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -113,14 +119,14 @@ func (f *front) listen(token string) *ear {
 	return e
 }
 
-// line waits for the next line; ok is false at the end.
-func (e *ear) line() (s string, ok bool) {
+// line waits for the next line until limit; ok is false at the end.
+func (e *ear) line(limit <-chan time.Time) (s string, ok bool) {
 	e.Helper()
 	select {
 	case s, ok = <-e.lines:
 		return s, ok
-	case <-time.After(patience):
-		e.Fatal("the stream says nothing")
+	case <-limit:
+		e.Fatal("waited in vain for the stream")
 	}
 	return "", false
 }
@@ -128,14 +134,24 @@ func (e *ear) line() (s string, ok bool) {
 // until reads on to a line that begins with start.
 func (e *ear) until(start string) string {
 	e.Helper()
+	limit := time.After(patience)
 	for {
-		s, ok := e.line()
+		s, ok := e.line(limit)
 		if !ok {
 			e.Fatalf("the stream ended before %q", start)
 		}
 		if strings.HasPrefix(s, start) {
 			return s
 		}
+	}
+}
+
+// over reads on to the end of the stream.
+func (e *ear) over() {
+	e.Helper()
+	limit := time.After(patience)
+	for ok := true; ok; {
+		_, ok = e.line(limit)
 	}
 }
 
@@ -184,6 +200,16 @@ func (w *watch) open() (streams int, looking bool) {
 	return w.streams, w.stop != nil
 }
 
+// woken waits until there is news for a reader.
+func (f *front) woken(r *reader) {
+	f.Helper()
+	select {
+	case <-r.wake:
+	case <-time.After(patience):
+		f.Fatal("the reader was not woken")
+	}
+}
+
 // A stream begins with the present state, tells of each change, and outlives
 // the server's limits for an ordinary answer.
 func TestStreamTellsChanges(t *testing.T) {
@@ -203,7 +229,7 @@ func tellsChanges(f *front) {
 	f.book.watch.heartbeat = 100 * time.Millisecond
 	f.open(draft("1001", "mug"))
 	e := f.listen(f.token("1001"))
-	if first, _ := e.line(); first != "retry: 2000" {
+	if first, _ := e.line(time.After(patience)); first != "retry: 2000" {
 		t.Errorf("the first line is %q", first)
 	}
 	first, state := e.state()
@@ -298,7 +324,7 @@ func TestStreamMissesNothingAtItsBeginning(t *testing.T) {
 	}
 	defer w.leave(early)
 	f.hear(f.of("1001", completed("a", "10")))
-	<-early.wake
+	f.woken(early)
 	if version, message := w.newest(early); version != 2 || !bytes.Contains(message, []byte(`"state":"paid"`)) {
 		t.Errorf("version %d: %s", version, message)
 	}
@@ -307,7 +333,7 @@ func TestStreamMissesNothingAtItsBeginning(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.leave(late)
-	<-late.wake
+	f.woken(late)
 	if version, _ := w.newest(late); version != 2 {
 		t.Errorf("the late one has version %d", version)
 	}
@@ -334,9 +360,9 @@ func TestSlowReadersHoldUpNobody(t *testing.T) {
 	defer w.leave(quick)
 	for version := 2; version < 1000; version++ {
 		w.tell("1001", version, fmt.Append(nil, version))
-		<-quick.wake
+		f.woken(quick)
 	}
-	<-slow.wake
+	f.woken(slow)
 	if version, message := w.newest(slow); version != 999 || string(message) != "999" {
 		t.Errorf("the slow one finds %d %s", version, message)
 	}
@@ -432,14 +458,6 @@ func TestStreamsEnd(t *testing.T) {
 	if _, looking := w.open(); looking {
 		t.Error("it looks although nobody does")
 	}
-	over := func(e *ear) {
-		t.Helper()
-		for {
-			if _, ok := e.line(); !ok {
-				return
-			}
-		}
-	}
 	idle := func() {
 		t.Helper()
 		f.eventually("the watch to rest", func() bool { n, looking := w.open(); return n == 0 && !looking })
@@ -454,7 +472,7 @@ func TestStreamsEnd(t *testing.T) {
 	idle()
 
 	w.maxAge = time.Millisecond
-	over(f.listen(token))
+	f.listen(token).over()
 	idle()
 	w.maxAge = time.Hour
 
@@ -465,7 +483,7 @@ func TestStreamsEnd(t *testing.T) {
 	if err := f.server.Shutdown(ctx); err != nil {
 		t.Errorf("the server does not stop: %v", err)
 	}
-	over(e)
+	e.over()
 	idle()
 	if _, err := w.join("1001", 1, nil); err == nil {
 		t.Error("let in after the end")
