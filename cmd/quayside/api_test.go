@@ -341,7 +341,7 @@ func TestAPIAnswersAsDocumented(t *testing.T) {
 			}
 		}
 	}
-	check("create-product", 201, "POST", "/api/v1/products", `{"sku":"mug","name":"Mug","on_hand":5}`)
+	check("create-product", 201, "POST", "/api/v1/products", `{"sku":"mug","name":"Mug","on_hand":50}`)
 	check("adjust-stock", 201, "POST", "/api/v1/products/mug/adjustments", `{"delta":1,"reason":"found one"}`)
 	check("create-order", 201, "POST", "/api/v1/orders", jsonOf(draft("one", "mug")))
 	w.tell("payment.completed", w.order("one"))

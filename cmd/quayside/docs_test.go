@@ -274,6 +274,7 @@ var foreign = map[string]string{
 	"POSTGRES_PASSWORD":    "docker-compose.yml",
 	"NAME_FILE":            "a form: any secret's name with _FILE behind it",
 	"ON_ERROR_STOP":        "psql",
+	"QUAYSIDE_SCREENSHOTS": "the tests",
 	"QUAYSIDE_TEST_MAIN":   "the tests",
 }
 
