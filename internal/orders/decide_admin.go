@@ -18,7 +18,6 @@ import (
 // decisionRoutes adds to api what people decide: cases, refunds, reopening.
 func (b *Book) decisionRoutes(api huma.API) {
 	cases, orders := []string{"Cases"}, []string{"Orders"}
-	refunds := web.Tag(api, "Refunds", "Money that goes back, or was decided to stay. Quayside sends none: a person does, and says so")
 	both := []int{http.StatusNotFound, http.StatusConflict}
 	huma.Register(api, huma.Operation{
 		OperationID: "show-case", Method: http.MethodGet, Path: "/api/v1/cases/{id}",
@@ -35,6 +34,13 @@ func (b *Book) decisionRoutes(api huma.API) {
 		Summary: "Take a cancelled or expired order up again", Tags: orders, Errors: both,
 		Description: "It gets a new deadline from now and its stock is reserved, or nothing changes. Money that came for it counts.",
 	}, b.reopenOrder)
+	b.refundRoutes(api)
+}
+
+// refundRoutes adds what becomes of money that is due back.
+func (b *Book) refundRoutes(api huma.API) {
+	refunds := web.Tag(api, "Refunds", "Money that goes back, or was decided to stay. Quayside sends none: a person does, and says so")
+	both := []int{http.StatusNotFound, http.StatusConflict}
 	huma.Register(api, huma.Operation{
 		OperationID: "approve-refund", Method: http.MethodPost, Path: "/api/v1/orders/{id}/refunds", DefaultStatus: http.StatusCreated,
 		Summary: "Decide that money due back goes back", Tags: refunds, Errors: both,
