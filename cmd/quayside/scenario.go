@@ -135,7 +135,7 @@ var moneyScenarios = []scenario{
 	},
 	{
 		name: "wrong-address", line: "the money went to another destination tag than PayQI had named",
-		play: []act{tell(created), tell(completed, otherTag)},
+		play: []act{tell(created), mailed(notify.OrderReceived), tell(completed, otherTag)}, // the first address told is the one recorded
 		want: ending{state: openState, event: orders.Applied, cases: []orders.Code{orders.WrongAddress}},
 	},
 	{
