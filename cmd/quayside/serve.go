@@ -15,6 +15,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"quayside/internal/database"
+	"quayside/internal/fault"
 	"quayside/internal/inventory"
 	"quayside/internal/queue"
 	"quayside/internal/web"
@@ -121,7 +123,9 @@ func (h *house) ready(c *gin.Context, d *door) {
 	status := http.StatusOK
 	if err := h.intake.Ping(ctx); err != nil {
 		state["database"], state["schema"], status = "does not answer", "unknown", http.StatusServiceUnavailable
-	} else if err := h.db.SchemaKnown(ctx, migrations.FS); err != nil {
+	} else if err := h.db.SchemaKnown(ctx, migrations.FS); errors.Is(err, database.ErrNewerSchema) {
+		state["schema"] = fault.Message(err) + "; this process goes on as before" // migrations are made so
+	} else if err != nil {
 		state["schema"], status = err.Error(), http.StatusServiceUnavailable
 	}
 	if err := queue.Ready(ctx, h.redis); err != nil {

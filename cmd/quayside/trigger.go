@@ -24,7 +24,7 @@ import (
 type triggerOptions struct {
 	order, payment, amount, currency, txHash string
 	url, id, created, timestamp, signature   string
-	raw                                      string
+	raw, scenario                            string
 	metadata                                 map[string]string
 	set, unset, expect                       []string
 	noID, yes, print, asJSON, list           bool
@@ -47,7 +47,8 @@ payment.expired; any other with a dot in it is sent as it is. The flags change
 the event and how it is sent.
 
 SCENARIO is a story of several events and its end, which is checked: exit code 1
-when it ends otherwise. quayside trigger --list names them all.
+when it ends otherwise. quayside trigger --list names them all; --scenario NAME
+is another way to name one.
 
 --set reaches every field, as in --set data.destination_tag=7 (JSON where it is
 JSON, else a string; sjson's paths: \. is a dot in a name). --unset removes one.
@@ -61,7 +62,7 @@ or LISTEN_ADDR.`,
   quayside trigger payment.completed --order 1001 --expect paid       for scripts
   quayside trigger payment.completed --order 1001 --print             a curl line`,
 		Args: func(cmd *cobra.Command, args []string) error { return o.check(args, cmd.Flags()) },
-		RunE: func(cmd *cobra.Command, args []string) error { return a.trigger(cmd.Context(), o, args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return a.trigger(cmd.Context(), o, o.named(args)) },
 	}
 	o.flags(cmd.Flags())
 	return cmd
@@ -70,6 +71,7 @@ or LISTEN_ADDR.`,
 func (o *triggerOptions) flags(f *pflag.FlagSet) {
 	f.SortFlags = false
 	f.BoolVar(&o.list, "list", false, "list the scenarios")
+	f.StringVar(&o.scenario, "scenario", "", "play the scenario `NAME`, as its bare name does")
 	f.StringVar(&o.order, "order", "", "the order it is about (default a new one)")
 	f.StringVar(&o.payment, "payment", "", "PayQI's payment id (default pay_ORDER)")
 	f.StringVar(&o.amount, "amount", "", "amount received (default the order's total)")
@@ -94,13 +96,30 @@ func (o *triggerOptions) flags(f *pflag.FlagSet) {
 }
 
 // withScenario are the flags that mean something to a scenario, which makes its own events.
-var withScenario = []string{"order", "url", "yes", "json", "config"}
+var withScenario = []string{"scenario", "order", "url", "yes", "json", "config"}
 
 // withRaw are those that mean nothing to a body that is sent as it is.
 var notWithRaw = []string{"payment", "amount", "currency", "tx-hash", "id", "no-id", "created", "metadata", "set", "unset"}
 
+// named is what is to be played or sent: the argument, or the scenario of --scenario.
+func (o *triggerOptions) named(args []string) []string {
+	if o.scenario != "" {
+		return []string{o.scenario}
+	}
+	return args
+}
+
 // check refuses what cannot be meant.
 func (o *triggerOptions) check(args []string, f *pflag.FlagSet) error {
+	if o.scenario != "" {
+		if len(args) > 0 || o.raw != "" || o.list {
+			return errors.New("--scenario names what is played: leave out TYPE, --raw and --list")
+		}
+		if strings.Contains(o.scenario, ".") {
+			return fmt.Errorf("--scenario takes a name of --list; 'quayside trigger %s' sends one event", o.scenario)
+		}
+	}
+	args = o.named(args)
 	switch {
 	case o.list && len(args) == 0:
 		return nil

@@ -40,8 +40,12 @@ func (db *DB) Migrate(ctx context.Context, fsys fs.FS) ([]Applied, error) {
 	return done, nil
 }
 
+// ErrNewerSchema is in the error of SchemaKnown when the database is ahead of
+// this binary: it should not start, but one that runs already may go on.
+var ErrNewerSchema = errors.New("run a newer quayside")
+
 // SchemaKnown refuses a database whose schema is not exactly the one this
-// binary was built with.
+// binary was built with. A newer one is ErrNewerSchema.
 func (db *DB) SchemaKnown(ctx context.Context, fsys fs.FS) error {
 	p, err := db.provider(fsys)
 	if err != nil {
@@ -63,7 +67,8 @@ func (db *DB) SchemaKnown(ctx context.Context, fsys fs.FS) error {
 	case have < want:
 		return fault.New(fault.Unprocessable, "schema_old", "the database's schema is version %d, this program needs %d: run `quayside migrate`", have, want)
 	case have > want:
-		return fault.New(fault.Unprocessable, "schema_new", "the database's schema is version %d, newer than the %d this program knows: run a newer quayside", have, want)
+		return fault.Wrap(fault.Unprocessable, "schema_new", ErrNewerSchema,
+			fmt.Sprintf("the database's schema is version %d, newer than the %d this program knows", have, want))
 	}
 	return nil
 }

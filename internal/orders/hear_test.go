@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/shopspring/decimal"
 
 	"quayside/internal/database"
@@ -225,6 +229,64 @@ func TestExpireRacesCompleted(t *testing.T) {
 	}
 	s.want("stock", s.stock("mug"), "600/0")
 	t.Logf("expired first in %d of %d rounds", one[int](s, `SELECT count(*) FROM cases WHERE code = 'LATE_PAID'`), rounds)
+}
+
+// Ten thousand orders meet their deadline while their money comes in batches:
+// every one is paid and has its goods, whichever came first.
+func TestTenThousandDeadlinesRaceTheirMoney(t *testing.T) {
+	const orders, batch = 10_000, 50
+	s := newShopOf(t, 6, Terms{})
+	s.product("mug", 2*orders)
+	var told []News
+	var ids []uuid.UUID
+	for i := 0; i < orders; i += batch {
+		s.must(func(tx database.Tx) error {
+			for j := i; j < i+batch; j++ {
+				if _, err := s.book.Open(tx, draft(fmt.Sprint(j), "mug"), "admin:test"); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	for i := range orders {
+		n := completed(fmt.Sprint("pay_", i), "10")
+		n.OrderRef, n.Key, n.InboxID = fmt.Sprint(i), fmt.Sprint("evt_", i), uuid.New()
+		told, ids = append(told, n), append(ids, n.InboxID)
+	}
+	if _, err := s.db.Exec(t.Context(), `INSERT INTO inbox (id, key, body, digest, secret_label, received_at, last_seen_at)
+		SELECT id, 'evt_' || id, '{}', sha256(id::text::bytea), 'test', $2, $2 FROM unnest($1::uuid[]) id`, ids, s.clock.Now()); err != nil {
+		t.Fatal(err)
+	}
+	rand.Shuffle(orders, func(i, j int) { told[i], told[j] = told[j], told[i] })
+	s.clock.Add(30 * time.Minute)
+	batches := slices.Collect(slices.Chunk(told, batch))
+	var all sync.WaitGroup
+	for half := range 2 {
+		all.Go(func() {
+			for i := half; i < len(batches); i += 2 {
+				s.hear(batches[i]...)
+			}
+		})
+	}
+	all.Go(func() {
+		for n := 1; n > 0; {
+			var err error
+			if n, err = s.book.Expire(context.Background(), batch); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	all.Wait()
+	s.want("orders", one[string](s, `SELECT string_agg(DISTINCT concat_ws(' ', status, payment_status, stock, trim_scale(got)), ', ') || ': ' || count(*) FROM orders`), "paid paid committed 10: 10000")
+	s.want("stock", s.stock("mug"), "0/0")
+	s.want("taken", one[string](s, `SELECT concat(-sum(on_hand_delta) FILTER (WHERE kind = 'commit'), ' ', sum(reserved_delta)) FROM stock_movements`), "20000 0")
+	late := one[int](s, `SELECT count(*) FROM cases WHERE code = 'LATE_PAID'`)
+	if late == 0 || late == orders {
+		t.Errorf("%d of %d expired first: that was no race", late, orders)
+	}
+	t.Logf("%d of %d expired first", late, orders)
 }
 
 // Cancelling and paying at the same moment ends cancelled, with the money due back and the goods on the shelf.

@@ -484,7 +484,7 @@ func byteaOf(b []byte) string { return `\x` + hex.EncodeToString(b) }
 func staleAlarm(d *delivery, id uuid.UUID) orders.Alarm {
 	return orders.Alarm{
 		Code: orders.StaleEvent, About: d.Key, PaymentID: d.PaymentID, OrderID: d.OrderRef, InboxID: id,
-		Summary: "An authentic event was refused because of its " + d.stale + "; if PayQI does not send it again in time, release it.",
+		Summary: "An authentic event was refused (" + d.stale + "); if PayQI does not send it again in time, release it.",
 	}
 }
 

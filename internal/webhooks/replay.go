@@ -50,7 +50,7 @@ func (in *Inbox) Replay(tx database.Tx, id uuid.UUID, actor, note string) (again
 			"This body says something else than event %s, which came first under the same id and stands. Decide its case EVENT_CONFLICT instead.", *e.Contradicts)
 	case e.state() == stateStale && strings.TrimSpace(note) == "":
 		return false, fault.New(fault.Unprocessable, "note_required",
-			"This event was refused because of its %s. Replaying it releases it; say why you believe it.", e.Reason).
+			"This event was refused: %s. Replaying it releases it; say why you believe it.", e.Reason).
 			With(fault.Field{Location: "note", Message: "must say why this refused event is to be believed"})
 	}
 	r := Replay{ID: uuid.Must(uuid.NewV7()), InboxID: id, At: tx.Now, Actor: actor, Note: note, Was: e.state()}
