@@ -50,7 +50,7 @@ func (o *Outbox) AdminRoutes(api huma.API, retell Retell) {
 type EmailView struct {
 	ID            string     `json:"id" doc:"Ours"`
 	OrderID       string     `json:"order_id" doc:"The order it is about"`
-	Kind          Kind       `json:"kind" enum:"order_received,payment_confirmed,payment_failed,order_expired,order_cancelled,order_shipped,goods_gone" doc:"What it tells"`
+	Kind          Kind       `json:"kind" enum:"order_received,payment_confirmed,payment_failed,order_expired,order_cancelled,order_shipped,goods_gone,refund_sent" doc:"What it tells"`
 	To            string     `json:"to" doc:"The customer's address"`
 	Subject       string     `json:"subject" doc:"As it reads, or would read now"`
 	State         State      `json:"state" enum:"queued,sending,sent,failed,unknown,dropped" doc:"unknown: the connection broke where nobody can tell; dropped: the order had outgrown it"`
@@ -111,7 +111,7 @@ type listInput struct {
 	web.PageParams
 	OrderID string `query:"order_id" maxLength:"64" doc:"Those about this order"`
 	State   string `query:"state" enum:"queued,sending,sent,failed,unknown,dropped" doc:"Those in this state"`
-	Kind    string `query:"kind" enum:"order_received,payment_confirmed,payment_failed,order_expired,order_cancelled,order_shipped,goods_gone" doc:"Those of this kind"`
+	Kind    string `query:"kind" enum:"order_received,payment_confirmed,payment_failed,order_expired,order_cancelled,order_shipped,goods_gone,refund_sent" doc:"Those of this kind"`
 	To      string `query:"to" maxLength:"254" doc:"The address, whole, in any case"`
 }
 

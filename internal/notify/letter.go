@@ -23,6 +23,7 @@ const (
 	OrderCancelled   Kind = "order_cancelled"
 	OrderShipped     Kind = "order_shipped" // with tracking
 	GoodsGone        Kind = "goods_gone"    // we have your money but the goods are gone: choose
+	RefundSent       Kind = "refund_sent"   // one for each refund: what went where, by which transaction
 )
 
 // Facts is what a letter may say, as it was when the letter was posted.
@@ -43,8 +44,18 @@ type Facts struct {
 	Carrier        string     `json:"carrier,omitempty"`
 	TrackingNumber string     `json:"tracking_number,omitempty"`
 	Reason         string     `json:"reason,omitempty"` // of a cancellation
+	Refund         *Repayment `json:"refund,omitempty"` // of a refund that was sent
 	Items          []Line     `json:"items"`
 	Parcel         []Line     `json:"parcel,omitempty"` // what is in this parcel, when it is not the whole order; without prices
+}
+
+// Repayment is money that was sent back to the customer.
+type Repayment struct {
+	Amount         string `json:"amount"`
+	Currency       string `json:"currency"` // of what was paid, whatever the order's is
+	Address        string `json:"address"`
+	DestinationTag string `json:"destination_tag,omitempty"`
+	TxHash         string `json:"tx_hash"`
 }
 
 // Line is one line of an order in a letter.

@@ -30,6 +30,8 @@ func previews() map[Kind]Facts {
 			f.Carrier, f.TrackingNumber, f.Parcel = "DHL", "JD014600003828", []Line{{Name: "Enamel mug, blue", Quantity: 2}}
 		case GoodsGone:
 			f.Got = "17.00"
+		case RefundSent:
+			f.Refund = &Repayment{Amount: "17.00", Currency: "XRP", Address: "rCustomerDemoAddressNobodyHasThis", DestinationTag: "42", TxHash: "0B5D1C7E9B2D4F6081A3C5E7092B4D6F8A1C3E5F70921B4D6F8A0C2E4F60AA17"}
 		case OrderReceived, PaymentFailed:
 		}
 		all[kind] = f
@@ -49,6 +51,7 @@ func hostile() Facts {
 		{"コーヒー豆", 1, "1.00"},
 	}
 	f.TrackingNumber, f.TxHash = strings.Repeat("7F", 60), strings.Repeat("7F", 64)
+	f.Refund = &Repayment{Amount: f.Total, Currency: f.Currency, Address: strings.Repeat("r", 128), DestinationTag: "4294967295", TxHash: f.TxHash}
 	return f
 }
 

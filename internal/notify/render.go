@@ -25,7 +25,7 @@ type pair struct {
 }
 
 // Kinds are all kinds of letters, in the order of an order's life.
-var Kinds = []Kind{OrderReceived, PaymentConfirmed, PaymentFailed, OrderExpired, OrderCancelled, OrderShipped, GoodsGone}
+var Kinds = []Kind{OrderReceived, PaymentConfirmed, PaymentFailed, OrderExpired, OrderCancelled, OrderShipped, GoodsGone, RefundSent}
 
 var templates = func() map[Kind]pair {
 	all := map[Kind]pair{}

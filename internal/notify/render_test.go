@@ -160,6 +160,9 @@ func TestLettersSayWhatMatters(t *testing.T) {
 			"has arrived: ", "10.50 XRP", "wait until", "take what we can send now",
 			"all of your money back", "We will contact you", "reply to this e-mail", "do not pay again",
 		}, []string{"more than was needed"}},
+		"refund sent": {RefundSent, with(func(f *Facts) {
+			f.Refund = &Repayment{Amount: "4.50", Currency: "XLM", Address: "GCustomer", DestinationTag: "0", TxHash: "0F0F0F0F"}
+		}), []string{"sent you 4.50 XLM back for order", "GCustomer", "Destination tag", "Transaction, for your records", "0F0F0F0F", "reply to this e-mail"}, []string{"rPayHere111", "will be refunded"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, text, page := render(t, c.kind, c.facts)

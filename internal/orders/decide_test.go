@@ -345,6 +345,9 @@ func TestRefunds(t *testing.T) {
 	if err := send("0F0F0F0F", nil); err != nil {
 		t.Fatal(err)
 	}
+	s.want("letter", one[string](s, `SELECT string_agg(concat_ws(' ', address, state, facts->'refund'->>'amount', facts->'refund'->>'currency', facts->'refund'->>'address',
+		facts->'refund'->>'destination_tag', facts->'refund'->>'tx_hash', about = 'refund ' || ?), ', ') FROM letters WHERE kind = 'refund_sent'`, id),
+		"ada@example.com queued 2.50 XRP rCustomer 0 0F0F0F0F t")
 	s.refused(send("0F0F0F0E", nil), fault.Conflict, "refund_sent")
 	s.refused(withdraw(id), fault.Conflict, "refund_sent")
 	s.refused(address(Destination{Address: "rElsewhere"}), fault.Conflict, "refund_sent")

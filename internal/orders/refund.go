@@ -12,6 +12,7 @@ import (
 
 	"quayside/internal/database"
 	"quayside/internal/fault"
+	"quayside/internal/notify"
 )
 
 // Refund is a row of refunds: money of one payment that goes back, or was
@@ -266,7 +267,22 @@ func (b *Book) Send(tx database.Tx, id uuid.UUID, actor string, how Dispatched) 
 		return nil, err
 	}
 	r.State, r.TxHash, r.SentAt = RefundSent, &how.TxHash, &tx.Now
+	if f != nil {
+		f.tellRefund(r, d)
+	}
 	return r, b.record(tx, d, f, r, change{kind: "refund_sent", cause: actor, about: r.PaymentID, note: fmt.Sprintf("%s %s sent to %s by transaction %s", Amount(r.Amount), r.Currency, place(r.Address, r.DestinationTag), how.TxHash)})
+}
+
+// tellRefund writes to the customer that their money was sent.
+func (f *File) tellRefund(r *Refund, d *desk) {
+	facts := f.facts()
+	facts.Refund = &notify.Repayment{Amount: Amount(r.Amount), Currency: r.Currency, Address: *r.Address, TxHash: *r.TxHash}
+	if r.DestinationTag != nil {
+		facts.Refund.DestinationTag = fmt.Sprint(*r.DestinationTag)
+	}
+	f.letters = append(f.letters, notify.Letter{
+		OrderID: f.ID, Kind: notify.RefundSent, About: "refund " + r.ID.String(), Address: f.CustomerEmail, Facts: facts, NotBefore: d.now,
+	})
 }
 
 // freshHash refuses a transaction that brought money in, or that sent a refund

@@ -19,6 +19,7 @@ var told = map[notify.Kind][]Status{
 	notify.OrderExpired:     {Expired},
 	notify.OrderCancelled:   {Cancelled},
 	notify.OrderShipped:     {Paid, Fulfilled},
+	notify.RefundSent:       {Pending, PaymentFailed, Paid, Expired, Cancelled, Fulfilled}, // it stays true
 }
 
 // Retell returns what letter l would say now and notes in the timeline that
@@ -35,6 +36,7 @@ func (b *Book) Retell(tx database.Tx, l notify.Letter, actor string) (notify.Fac
 	}
 	facts := f.facts()
 	facts.Reason, facts.Carrier, facts.TrackingNumber, facts.Parcel = l.Facts.Reason, l.Facts.Carrier, l.Facts.TrackingNumber, l.Facts.Parcel
+	facts.Refund = l.Facts.Refund
 	was := f.Status
 	f.note(change{kind: "email_sent_again", cause: actor, note: fmt.Sprintf("e-mail %s sent again", l.Kind)}, &was, d.now)
 	return facts, b.clear(tx, d)

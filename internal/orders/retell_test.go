@@ -62,6 +62,9 @@ func TestRetell(t *testing.T) {
 			steps := one[int](s, `SELECT timeline_length FROM orders WHERE id = '1'`)
 			var may, why []string
 			for _, kind := range notify.Kinds {
+				if kind == notify.RefundSent {
+					continue // what was sent was sent, however the order stands
+				}
 				_, err := s.again("1", kind)
 				if err == nil {
 					may = append(may, string(kind))
