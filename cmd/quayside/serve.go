@@ -101,6 +101,7 @@ func (h *house) routes(d *door) (http.Handler, error) {
 
 	const live = "/o/:token/events"
 	e.GET("/o/:token", h.book.StatusPage)          // the customer's page
+	e.POST("/o/:token", h.book.Choose)             // what the customer chooses there
 	e.GET("/o/:token/status", h.book.StatusAsJSON) // the same for shops that draw their own
 	e.GET(live, h.book.StatusEvents)               // and live
 

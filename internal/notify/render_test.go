@@ -158,7 +158,7 @@ func TestLettersSayWhatMatters(t *testing.T) {
 		"shipped, no tracking": {OrderShipped, sample(), []string{"on its way"}, []string{"Carrier", "Tracking"}},
 		"goods gone": {GoodsGone, with(func(f *Facts) { f.Got = "10.50" }), []string{
 			"has arrived: ", "10.50 XRP", "wait until", "take what we can send now",
-			"all of your money back", "We will contact you", "reply to this e-mail", "do not pay again",
+			"all of your money back", "choose on your order page", "do not pay again",
 		}, []string{"more than was needed"}},
 		"refund sent": {RefundSent, with(func(f *Facts) {
 			f.Refund = &Repayment{Amount: "4.50", Currency: "XLM", Address: "GCustomer", DestinationTag: "0", TxHash: "0F0F0F0F"}

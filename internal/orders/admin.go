@@ -353,9 +353,9 @@ func (b *Book) listCases(ctx context.Context, in *casesInput) (*struct{ Body web
 	if err := q.Find(&rows).Error; err != nil {
 		return nil, fmt.Errorf("list cases: %w", database.Classify(err))
 	}
-	vs := make([]CaseView, len(rows))
-	for i, c := range rows {
-		vs[i] = viewOfCase(c)
+	vs, err := b.viewCases(ctx, rows)
+	if err != nil {
+		return nil, err
 	}
 	page := web.NewPage(vs, in.Limit, func(c CaseView) string { return web.EncodeCursor(c.ID) })
 	return &struct{ Body web.Page[CaseView] }{page}, nil

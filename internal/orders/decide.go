@@ -51,6 +51,8 @@ type Decision struct {
 	Note    string       // why; the timeline keeps it
 	OrderID string       // of attach
 	To      *Destination // of refund; nil while nobody knows
+	Lines   []int        // of ship_available: those that must be there; nil: whatever is
+	Version int          // of the order, as it was shown to who decided; 0: any
 }
 
 // actions says what each does. An action that only closes its case has none.
@@ -156,6 +158,8 @@ func (r *ruling) check() error {
 	switch {
 	case !r.c.open():
 		return fault.New(fault.Conflict, "case_closed", "case %s is closed: %s, by %s", r.c.ID, text(r.c.Resolution), text(r.c.ClosedBy))
+	case r.Version != 0 && r.f != nil && r.f.TimelineLength != r.Version:
+		return changedMeanwhile(r.f.ID)
 	case !slices.Contains(offered, r.Action):
 		return refused("action", "must be one of "+strings.Join(offered, ", "))
 	case !plain(r.Note, 500):
@@ -206,6 +210,9 @@ func (r *ruling) closeOnly() error { return nil }
 
 func (r *ruling) wait() error {
 	r.open = true
+	if r.actor == customer {
+		r.c.Facts[factChosen] = chooseWait
+	}
 	return nil
 }
 
@@ -440,29 +447,33 @@ func (r *ruling) retryReservation() error { return r.f.takeGoods(r.actor, r.d) }
 // due back, the others ship.
 func (r *ruling) shipAvailable() error {
 	f, there := r.f, map[string]int64{}
+	var ships []int
 	if f.Stock != StockNone {
 		return fault.New(fault.Conflict, "goods_taken", "order %s has its goods", f.ID)
 	}
 	for _, it := range f.Items {
 		there[it.SKU] = r.d.shelf.Product(it.SKU).Available()
 	}
-	left := 0
+	got := served(f.lines(), there)
 	for i := range f.Items {
 		it := &f.Items[i]
 		if it.GivenUp {
 			continue
 		}
-		if there[it.SKU] >= it.Quantity {
-			there[it.SKU] -= it.Quantity
-			left++
+		has := got[0]
+		if got = got[1:]; has {
+			ships = append(ships, it.Line)
 			continue
 		}
 		it.GivenUp = true
 		f.givenUp = append(f.givenUp, it.Line)
 		f.GivenUp = f.GivenUp.Add(it.UnitPrice.Mul(decimal.NewFromInt(it.Quantity)))
 	}
-	if left == 0 {
+	switch {
+	case ships == nil:
 		return fault.New(fault.Conflict, "insufficient_stock", "no line of order %s is to be had: wait, or refund", f.ID)
+	case r.Lines != nil && !slices.Equal(ships, r.Lines):
+		return changedMeanwhile(f.ID)
 	}
 	return f.takeGoods(r.actor, r.d)
 }

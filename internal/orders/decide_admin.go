@@ -136,7 +136,11 @@ func (b *Book) showCase(ctx context.Context, in *CasePath) (*caseOutput, error) 
 	if len(rows) == 0 {
 		return nil, fault.New(fault.NotFound, "case_not_found", "no case %s", id)
 	}
-	return &caseOutput{viewOfCase(rows[0])}, nil
+	vs, err := b.viewCases(ctx, rows)
+	if err != nil {
+		return nil, err
+	}
+	return &caseOutput{vs[0]}, nil
 }
 
 func (b *Book) resolve(ctx context.Context, in *resolveInput) (*caseOutput, error) {

@@ -49,6 +49,9 @@ func explain(v *View, cases []Case) Explanation {
 		if c.Blocks || len(Rules[c.Code].Actions) > 1 {
 			e.Waits = append(e.Waits, fmt.Sprintf("A person must decide %s: %s", c.Code, c.Summary))
 		}
+		if c.Code == StockGone && v.gone != nil {
+			e.Waits = append(e.Waits, fmt.Sprintf("Of its goods, now available: %s.", v.gone.says()))
+		}
 		e.Moves = append(e.Moves, fmt.Sprintf("POST /api/v1/cases/%s/resolutions with action %s", c.ID, list(Rules[c.Code].Actions)))
 	}
 	e.Moves = append(e.Moves, moves(v)...)

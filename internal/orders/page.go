@@ -11,6 +11,7 @@ import (
 	"html/template"
 	"net/http"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -46,7 +47,7 @@ var pageBuild = func() string {
 // pagePolicy lets the one style and the one script through, by their content,
 // and nothing else.
 var pagePolicy = "default-src 'none'; style-src " + digestOf(pageStyle) + "; script-src " + digestOf(pageScript) +
-	"; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	"; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
 func digestOf(s string) string {
 	sum := sha256.Sum256([]byte(s))
@@ -70,23 +71,51 @@ type statusView struct {
 	Items             []ItemView        `json:"items"`
 	Shipments         []ShipmentView    `json:"shipments"`
 
-	State       Scene      `json:"state"`
-	Headline    string     `json:"headline"`
-	Advice      string     `json:"advice"`
-	PayURI      *string    `json:"pay_uri"`      // opens a wallet; the content of the QR code
-	SecondsLeft *int64     `json:"seconds_left"` // until expires_at; null when nothing is awaited
-	RefundDue   web.Money  `json:"refund_due"`
-	TxHash      *string    `json:"tx_hash"`
-	ExplorerURL *string    `json:"explorer_url"`
-	PaidAt      *time.Time `json:"paid_at"`
-	FulfilledAt *time.Time `json:"fulfilled_at"`
-	CancelledAt *time.Time `json:"cancelled_at"`
-	ShopName    string     `json:"shop_name"`
-	Version     int        `json:"version"` // rises with every change; the id of the stream's messages
+	State       Scene        `json:"state"`
+	Headline    string       `json:"headline"`
+	Advice      string       `json:"advice"`
+	PayURI      *string      `json:"pay_uri"`      // opens a wallet; the content of the QR code
+	SecondsLeft *int64       `json:"seconds_left"` // until expires_at; null when nothing is awaited
+	RefundDue   web.Money    `json:"refund_due"`
+	TxHash      *string      `json:"tx_hash"`
+	ExplorerURL *string      `json:"explorer_url"`
+	PaidAt      *time.Time   `json:"paid_at"`
+	FulfilledAt *time.Time   `json:"fulfilled_at"`
+	CancelledAt *time.Time   `json:"cancelled_at"`
+	ShopName    string       `json:"shop_name"`
+	Choices     []ChoiceView `json:"choices"` // what the customer may choose now
+	Repayments  []Repayment  `json:"repayments"`
+	Version     int          `json:"version"` // rises with every change; the id of the stream's messages
 
 	held       bool // a person must decide something before more is shipped
 	confirming bool // a payment is under way
 	unmatched  bool // money came that counts for nothing yet
+}
+
+// Repayment is money that goes back to the customer, or went.
+type Repayment struct {
+	Amount         web.Money   `json:"amount"`
+	Currency       string      `json:"currency"`        // that of the money that came
+	State          RefundState `json:"state"`           // approved: it is to be sent; sent; confirmed
+	Address        *string     `json:"address"`         // null until the customer or the shop has said where to
+	DestinationTag *string     `json:"destination_tag"` // that goes with the address
+	TxHash         *string     `json:"tx_hash"`         // of the transaction that sent it
+	ExplorerURL    *string     `json:"explorer_url"`
+}
+
+// repayments are the refunds that go back, or went.
+func (v *View) repayments() []Repayment {
+	list := []Repayment{}
+	for _, r := range v.Refunds {
+		if r.State == RefundWaived || r.State == RefundWithdrawn {
+			continue
+		}
+		list = append(list, Repayment{
+			Amount: r.Amount, Currency: r.Currency, State: r.State, Address: r.Address, DestinationTag: r.DestinationTag, TxHash: r.TxHash,
+			ExplorerURL: known(explorerURL(r.Currency, text(r.TxHash))),
+		})
+	}
+	return list
 }
 
 // forCustomer is the order as its customer sees it at the time now.
@@ -95,7 +124,7 @@ func (v *View) forCustomer(shop string, now time.Time) statusView {
 		ID: v.ID, Status: v.Status, PaymentStatus: v.PaymentStatus, FulfillmentStatus: v.FulfillmentStatus, Currency: v.Currency,
 		Total: v.Total, AmountPaid: v.AmountPaid, ExpiresAt: v.ExpiresAt, OnHold: v.FulfillmentStatus == OnHold, Items: v.Items, Shipments: v.Shipments,
 		State: v.scene(), RefundDue: v.RefundDue, TxHash: v.TxHash, PaidAt: v.PaidAt, FulfilledAt: v.FulfilledAt, CancelledAt: v.CancelledAt,
-		ShopName: shop, Version: v.version, held: len(v.Holds) > 0,
+		ShopName: shop, Version: v.version, Choices: v.choices(), Repayments: v.repayments(), held: len(v.Holds) > 0,
 	}
 	for _, p := range v.Payments {
 		s.confirming = s.confirming || p.State == standingNames[StandsPending]
@@ -131,15 +160,14 @@ type pageView struct {
 	Script template.JS
 	Build  string
 	Reload int // seconds after which a browser without JavaScript looks again; 0: never
+	Form   form
 }
 
-func drawPage(s statusView, tone string, reload int) ([]byte, error) {
-	p := pageView{
-		statusView: s, Tone: tone, Build: pageBuild, Reload: reload,
-		Style: template.CSS(pageStyle), Script: template.JS(pageScript), //nolint:gosec // our own files
-	}
+// draw completes the page with what is the same on all.
+func (p pageView) draw() ([]byte, error) {
+	p.Build, p.Style, p.Script = pageBuild, template.CSS(pageStyle), template.JS(pageScript) //nolint:gosec // our own files
 	var err error
-	if p.QR, err = drawQR(text(s.PayURI)); err != nil {
+	if p.QR, err = drawQR(text(p.PayURI)); err != nil {
 		return nil, err
 	}
 	var body bytes.Buffer
@@ -164,8 +192,29 @@ func (p pageView) PayLink() template.URL { return template.URL(text(p.PayURI)) }
 // PayBy is until when the goods are kept.
 func (p pageView) PayBy() string { return p.ExpiresAt.Format("2 Jan 2006, 15:04 UTC") }
 
+// Choice is what the customer may choose by that name, nil when it is not offered.
+func (p pageView) Choice(name string) *ChoiceView {
+	for _, c := range p.Choices {
+		if c.Choice == name {
+			return &c
+		}
+	}
+	return nil
+}
+
+// Sent are the lines of the order that a choice would send.
+func (p pageView) Sent(c *ChoiceView) []ItemView {
+	return slices.DeleteFunc(slices.Clone(p.Items), func(it ItemView) bool { return !slices.Contains(c.Lines, it.Line) })
+}
+
+// Whole reports whether a choice would send all that is wanted.
+func (p pageView) Whole(c *ChoiceView) bool { return !c.Refund.IsPositive() }
+
 // Live reports whether the order may still change.
-func (s statusView) Live() bool { return s.State != SceneShipped && s.State != SceneCancelled }
+func (s statusView) Live() bool {
+	back := slices.ContainsFunc(s.Repayments, func(r Repayment) bool { return r.State == RefundApproved })
+	return back || s.State != SceneShipped && s.State != SceneCancelled
+}
 
 // Sum is the price of a line.
 func (it ItemView) Sum() web.Money {
@@ -174,19 +223,35 @@ func (it ItemView) Sum() web.Money {
 
 // StatusPage serves GET /o/{token}: 200, or 404 for any other token.
 func (b *Book) StatusPage(c *gin.Context) {
+	private(c)
+	s, err := b.customerView(c)
+	if err != nil {
+		b.drawRefusal(c, web.Refusal(c, err))
+		return
+	}
+	b.drawOrder(c, http.StatusOK, s, form{})
+}
+
+// drawOrder answers the page of an order.
+func (b *Book) drawOrder(c *gin.Context, status int, s statusView, f form) {
+	p := pageView{statusView: s, Tone: stages[s.State].tone, Form: f}
+	if s.Live() && len(s.Choices) == 0 { // a reload would empty the form
+		p.Reload = 10
+	}
+	drawPage(c, status, p)
+}
+
+// drawRefusal answers the page of an order that cannot be shown.
+func (b *Book) drawRefusal(c *gin.Context, why *web.Problem) {
+	p := refusalOf(why.Status)
+	p.ShopName = b.terms.ShopName
+	drawPage(c, why.Status, p)
+}
+
+func drawPage(c *gin.Context, status int, p pageView) {
 	c.Header("Content-Security-Policy", pagePolicy)
 	c.Header("Referrer-Policy", "no-referrer")
-	private(c)
-	status, reload := http.StatusOK, 0
-	s, err := b.customerView(c)
-	tone := stages[s.State].tone
-	if err != nil {
-		status, s, tone, reload = refusalOf(web.Refusal(c, err))
-		s.ShopName = b.terms.ShopName
-	} else if s.Live() {
-		reload = 10
-	}
-	body, err := drawPage(s, tone, reload)
+	body, err := p.draw()
 	if err != nil {
 		web.Fail(c, err)
 		return
@@ -195,15 +260,17 @@ func (b *Book) StatusPage(c *gin.Context) {
 }
 
 // refusalOf says in the customer's words why there is no order to see.
-func refusalOf(p *web.Problem) (status int, v statusView, tone string, reload int) {
-	if p.Status == http.StatusNotFound {
-		v.Headline = "There is no order at this address"
-		v.Advice = "The link may have been cut short. Please open it from our e-mail again, or copy all of it."
-		return p.Status, v, "off", 0
+func refusalOf(status int) (p pageView) {
+	if status == http.StatusNotFound {
+		p.Tone = "off"
+		p.Headline = "There is no order at this address"
+		p.Advice = "The link may have been cut short. Please open it from our e-mail again, or copy all of it."
+		return p
 	}
-	v.Headline = "Your order cannot be shown right now"
-	v.Advice = "The fault is ours, and nothing is lost: your order and your payment are safe. This page tries again by itself in a moment."
-	return p.Status, v, "warn", 10
+	p.Tone, p.Reload = "warn", 10
+	p.Headline = "Your order cannot be shown right now"
+	p.Advice = "The fault is ours, and nothing is lost: your order and your payment are safe. This page tries again by itself in a moment."
+	return p
 }
 
 // StatusAsJSON serves GET /o/{token}/status for shops that draw their own page.

@@ -134,7 +134,9 @@
       if (!answer.ok) return;
       const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
       if (page.documentElement.dataset.build !== root.dataset.build) return location.reload();
-      takeIn(page.getElementById('order'), page.title);
+      const fresh = page.getElementById('order');
+      if (main.querySelector('form') && fresh.dataset.version === main.dataset.version) return; // what was typed stays
+      takeIn(fresh, page.title);
     } catch { // no network: the next look comes by itself
     } finally {
       busy = false;

@@ -106,7 +106,7 @@ func TestScenes(t *testing.T) {
 		{"held", func(v *View) { paid(v); v.FulfillmentStatus, v.Holds = OnHold, []HoldView{{Code: Regression}} }, "on_hold", "Paid, on hold", []string{"money has arrived", "a person has to look"}, "Paid", false},
 		{
 			"goods gone", func(v *View) { paid(v); v.FulfillmentStatus, v.Holds = OnHold, []HoldView{{Code: StockGone}} }, "goods_gone", "Paid, but goods are missing",
-			[]string{"money is safe", "wait, take what is there, or have your money back", "do not pay again"},
+			[]string{"money is safe", "choose below", "do not pay again"},
 			"Paid", false,
 		},
 		{"a part shipped", func(v *View) { paid(v); v.FulfillmentStatus = Partial }, "partly_shipped", "Partly shipped", []string{"the rest follows"}, "Shipped", false},
@@ -143,7 +143,7 @@ func TestScenes(t *testing.T) {
 // drawn draws a page and looks at what every page must have.
 func drawn(t *testing.T, name string, s statusView) string {
 	t.Helper()
-	body, err := drawPage(s, stages[s.State].tone, 10)
+	body, err := pageView{statusView: s, Tone: stages[s.State].tone, Reload: 10}.draw()
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
@@ -199,7 +199,7 @@ func TestStatusFieldsStay(t *testing.T) {
 		}
 	}
 	for field := range strings.FieldsSeq(`id status payment_status fulfillment_status currency total amount_paid missing pay_address destination_tag expires_at on_hold
-		items shipments state headline advice pay_uri seconds_left refund_due tx_hash explorer_url paid_at fulfilled_at cancelled_at shop_name version`) {
+		items shipments state headline advice pay_uri seconds_left refund_due tx_hash explorer_url paid_at fulfilled_at cancelled_at shop_name version choices repayments`) {
 		if !bytes.Contains(documented, []byte("`"+field+"`")) {
 			t.Errorf("docs/customer-page.md does not tell of %s", field)
 		}
@@ -351,10 +351,10 @@ func TestMissingCanBeSent(t *testing.T) {
 // People get a page when there is no order, and another when the fault is ours.
 func TestRefusalPages(t *testing.T) {
 	for status, words := range map[int]string{404: "no order at this address", 503: "nothing is lost", 500: "nothing is lost"} {
-		code, v, tone, reload := refusalOf(web.Refuse(status, "x", "x"))
-		body, err := drawPage(v, tone, reload)
-		if err != nil || code != status || !bytes.Contains(body, []byte(words)) || bytes.Contains(body, []byte(`class="steps"`)) || (reload > 0) == (status == 404) {
-			t.Errorf("%d: %v, %d %s", status, err, code, body)
+		p := refusalOf(status)
+		body, err := p.draw()
+		if err != nil || !bytes.Contains(body, []byte(words)) || bytes.Contains(body, []byte(`class="steps"`)) || (p.Reload > 0) == (status == 404) {
+			t.Errorf("%d: %v, %s", status, err, body)
 		}
 	}
 }

@@ -2,7 +2,11 @@ package orders
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+
+	"github.com/shopspring/decimal"
 
 	"quayside/internal/web"
 )
@@ -122,6 +126,9 @@ func (s statusView) advice() string {
 	if s.unmatched && s.State != SceneInReview {
 		said = append(said, "A payment has come that does not fit this order, for instance in another currency. A person is looking at it, and we will write to you.")
 	}
+	if back := s.backAdvice(); back != "" {
+		said = append(said, back)
+	}
 	return strings.Join(said, " ")
 }
 
@@ -135,8 +142,7 @@ func (s statusView) mainAdvice() string {
 		}
 		return "Part of your order is on its way; the rest follows."
 	case SceneGoodsGone:
-		return "Your money has arrived, but too late: some of the goods were sold in the meantime. We are sorry. Your money is safe, and we will write to you: " +
-			"you can wait, take what is there, or have your money back. Please do not pay again."
+		return s.goneAdvice()
 	case SceneOnHold:
 		return "Your money has arrived. Before we ship, a person has to look at this order; we will write to you. You need not do anything."
 	case ScenePaid:
@@ -165,11 +171,54 @@ func (s statusView) mainAdvice() string {
 	return "Send exactly this amount to this address."
 }
 
+func (s statusView) goneAdvice() string {
+	if slices.ContainsFunc(s.Choices, func(c ChoiceView) bool { return c.Chosen }) {
+		return "You have chosen to wait. We send your order when the goods are there again, and your money is safe. You can still choose otherwise."
+	}
+	return "Your money has arrived, but too late: some of the goods were sold in the meantime. We are sorry. Your money is safe. " +
+		"Please choose below what we shall do, and do not pay again."
+}
+
+// backAdvice says where money stands that goes back.
+func (s statusView) backAdvice() string {
+	homeless := func(r Repayment) bool {
+		return r.State == RefundApproved && r.Address == nil && r.Currency == s.Currency
+	}
+	var said []string
+	if sum := sumUp(s.Repayments, func(r Repayment) bool { return r.State != RefundApproved }); sum != "" {
+		said = append(said, fmt.Sprintf("We have sent %s back to you.", sum))
+	}
+	if sum := sumUp(s.Repayments, homeless); sum != "" {
+		said = append(said, fmt.Sprintf("We owe you %s: please say below where to send it.", sum))
+	}
+	if sum := sumUp(s.Repayments, func(r Repayment) bool { return r.State == RefundApproved && !homeless(r) }); sum != "" {
+		said = append(said, fmt.Sprintf("We will send %s back to you, and write to you when it is on its way.", sum))
+	}
+	return strings.Join(said, " ")
+}
+
+// sumUp is what the repayments that fit amount to, "" when none does.
+func sumUp(list []Repayment, fits func(Repayment) bool) string {
+	sums := map[string]decimal.Decimal{}
+	for _, r := range list {
+		if fits(r) {
+			sums[r.Currency] = sums[r.Currency].Add(r.Amount.Decimal)
+		}
+	}
+	var said []string
+	for _, currency := range slices.Sorted(maps.Keys(sums)) {
+		said = append(said, Amount(sums[currency])+" "+currency)
+	}
+	return strings.Join(said, " and ")
+}
+
 // overAdvice is for an order that takes no money any more.
 func (s statusView) overAdvice() string {
 	switch {
 	case s.State == SceneCancelled && s.RefundDue.IsPositive():
 		return fmt.Sprintf("This order was cancelled. We have received %s for it and will pay it back; we will write to you.", s.money(s.RefundDue))
+	case s.State == SceneCancelled && len(s.Repayments) > 0:
+		return "This order was cancelled. You owe nothing; please do not pay for it any more."
 	case s.State == SceneCancelled:
 		return "This order was cancelled. You owe nothing; please do not pay for it."
 	case s.RefundDue.IsPositive():

@@ -41,7 +41,8 @@ type View struct {
 	FulfilledAt       *time.Time        `json:"fulfilled_at" doc:"When its last line was sent"`
 	CancelledAt       *time.Time        `json:"cancelled_at" doc:"When it was cancelled"`
 
-	version int // rises with every change: each is a step of the timeline
+	gone    *gone // nil unless it is held because its goods are gone
+	version int   // rises with every change: each is a step of the timeline
 }
 
 // CustomerView is who ordered.
@@ -136,7 +137,7 @@ func (b *Book) views(ctx context.Context, rows []Order) ([]View, error) {
 	if len(ids) == 0 {
 		return vs, nil
 	}
-	for _, add := range []func(context.Context, []string, map[string]*View) error{b.addItems, b.addPayments, b.addShipments, b.addRefunds, b.addHolds} {
+	for _, add := range []func(context.Context, []string, map[string]*View) error{b.addItems, b.addPayments, b.addShipments, b.addRefunds, b.addHolds, b.addGone} {
 		if err := add(ctx, ids, at); err != nil {
 			return nil, database.Classify(err)
 		}
@@ -220,7 +221,7 @@ func viewOfShipment(s Shipment) ShipmentView {
 
 func (b *Book) addHolds(ctx context.Context, ids []string, at map[string]*View) error {
 	var cases []Case
-	err := b.db.Read(ctx).Raw(`SELECT id, order_id, code, summary FROM cases
+	err := b.db.Read(ctx).Raw(`SELECT id, order_id, code, summary, facts FROM cases
 		WHERE order_id = ANY(?) AND state = 'open' AND blocks ORDER BY id`, database.Array(ids)).Scan(&cases).Error
 	if err != nil {
 		return fmt.Errorf("holds of orders: %w", err)
@@ -228,6 +229,9 @@ func (b *Book) addHolds(ctx context.Context, ids []string, at map[string]*View) 
 	for _, c := range cases {
 		v := at[*c.OrderID]
 		v.Holds = append(v.Holds, HoldView{CaseID: c.ID.String(), Code: c.Code, Summary: c.Summary})
+		if c.Code == StockGone {
+			v.gone = newGone(c)
+		}
 	}
 	return nil
 }
