@@ -231,6 +231,11 @@ var orderScenarios = []scenario{
 		want: ending{state: paidState, event: orders.Applied, mails: mails(notify.PaymentConfirmed)},
 	},
 	{
+		name: "nameless", line: "money names no order, but came to this one's address and tag: a person may attach it",
+		play: []act{tell(created), inboxSays(orders.Applied), tell(completed, payment("nameless"), samePlace, noOrder), inboxSays(orders.Parked)},
+		want: ending{state: openState, event: orders.Parked, cases: []orders.Code{orders.UnknownOrder}},
+	},
+	{
 		name: "mismatch", line: "an event of this order's payment names another order: a person decides",
 		play: []act{tell(created), tell(completed, otherOrder)},
 		want: ending{state: openState, event: orders.Quarantined, cases: []orders.Code{orders.OrderMismatch}},
@@ -304,6 +309,8 @@ func sameHash(s *stage, e *eventOf)    { e.Data.TxHash = s.otherHash }
 func noID(_ *stage, e *eventOf)        { e.ID = "" }
 func otherTag(_ *stage, e *eventOf)    { e.Data.DestinationTag = tagOf(e.Data.ID + foreignSuffix) }
 func testPayment(_ *stage, e *eventOf) { e.Data.ID = "pay_test_" + randomHex(6) }
+func samePlace(s *stage, e *eventOf)   { e.Data.DestinationTag = s.sent.Data.DestinationTag }
+func noOrder(_ *stage, e *eventOf)     { e.Data.Metadata = nil }
 func otherOrder(s *stage, e *eventOf) {
 	e.Data.Metadata = map[string]any{"order_id": s.order.ID + foreignSuffix}
 }

@@ -55,6 +55,9 @@ func (b *Book) Hear(tx database.Tx, news []News) ([]Verdict, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := b.greet(tx, d, news); err != nil {
+		return nil, err
+	}
 	verdicts := make([]Verdict, len(news))
 	for i, n := range news {
 		verdicts[i] = d.hear(n)

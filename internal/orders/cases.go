@@ -147,6 +147,20 @@ type Alarm struct {
 	Summary   string
 }
 
+// RaiseUnknownOrder opens the case of money that nothing matches: that of the
+// completed events given, once for each payment.
+func (b *Book) RaiseUnknownOrder(tx database.Tx, news []News) error {
+	alike, err := b.LookAlikes(tx, news)
+	if err != nil {
+		return err
+	}
+	var rows []*Case
+	for _, n := range news {
+		rows = append(rows, unknownOrder(n.PaymentID, n.InboxID, alike[n.InboxID]).row("", tx.Now))
+	}
+	return raise(tx, rows)
+}
+
 // Key is the case's key.
 func (a Alarm) Key() string { return matter{code: a.Code, about: a.About}.key() }
 
@@ -158,7 +172,12 @@ func (b *Book) Raise(tx database.Tx, alarms []Alarm) error {
 		m := matter{code: a.Code, about: a.About, payment: a.PaymentID, inbox: &a.InboxID, summary: a.Summary}
 		rows = append(rows, m.row(a.OrderID, tx.Now))
 	}
+	return raise(tx, rows)
+}
+
+func raise(tx database.Tx, rows []*Case) error {
 	slices.SortFunc(rows, func(c, d *Case) int { return strings.Compare(c.Key, d.Key) })
+	rows = slices.CompactFunc(rows, func(c, d *Case) bool { return c.Key == d.Key }) // one statement cannot write a row twice
 	err := database.InsertOr(tx, "cases", caseColumns, rows, `ON CONFLICT (key) DO UPDATE SET state = 'open', closed_at = NULL, closed_by = NULL, resolution = NULL
 		WHERE cases.state = 'closed' AND cases.code IN ('`+string(UnreadableEvent)+`', '`+string(EventDead)+`')`)
 	if err != nil {

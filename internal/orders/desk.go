@@ -26,8 +26,9 @@ type desk struct {
 	links  map[string]string // payment → order, as recorded
 	claims map[string]string // transaction → the payment it counts for
 	shelf  *inventory.Shelf
-	loose  map[string]*Case // cases about no order
-	strays map[string]bool  // payments of which a person decided that they belong to no order
+	loose  map[string]*Case     // cases about no order
+	alike  map[uuid.UUID]string // events that name no order → the order they look like
+	strays map[string]bool      // payments of which a person decided that they belong to no order
 }
 
 // lay loads the orders named, with their stock, and those the news is about,
@@ -223,7 +224,7 @@ func (d *desk) hear(n News) Verdict {
 	case d.strays[n.PaymentID]:
 		return Verdict{State: Ignored, Reason: "a person decided that payment " + n.PaymentID + " belongs to no order"}
 	case f == nil:
-		return Verdict{State: Parked, Reason: "no such order yet"}
+		return d.park(n)
 	case n.OrderRef != "" && n.OrderRef != f.ID && !f.attached(n.PaymentID):
 		m := matter{
 			code: OrderMismatch, about: n.Key, payment: n.PaymentID, inbox: &n.InboxID,

@@ -236,7 +236,7 @@ func (in *Inbox) think(tx database.Tx, rows []row) ([]verdict, error) {
 		if v.State != orders.Applied {
 			continue
 		}
-		if tx.Now.Sub(d.receivedAt) >= maxParked { // it may have been money that nothing matched, until now
+		if n := news[j]; n.OrderRef == "" || tx.Now.Sub(d.receivedAt) >= maxParked { // it may have been money that nothing matched, until now
 			quiet = append(quiet, orders.Alarm{Code: orders.UnknownOrder, About: news[j].PaymentID}.Key())
 		}
 		if rows[about[j]].ReplayedBy != nil { // those about no order: the others the book closes

@@ -90,12 +90,8 @@ const wakeParked = `UPDATE inbox_open SET state = 'received', attempts = 0, not_
 	SELECT o.inbox_id FROM inbox_open o JOIN inbox i ON i.id = o.inbox_id WHERE o.state = 'parked'`
 
 func (in *Inbox) tellOfParked(tx database.Tx) error {
-	var rows []struct {
-		ID              uuid.UUID
-		Type, PaymentID string
-		OrderRef        *string
-	}
-	err := tx.Raw(`SELECT i.id, i.type, i.payment_id, i.order_ref FROM inbox_open o JOIN inbox i ON i.id = o.inbox_id
+	var rows []row
+	err := tx.Raw(`SELECT i.id, i.key, i.body FROM inbox_open o JOIN inbox i ON i.id = o.inbox_id
 		WHERE o.state = 'parked' AND i.received_at <= ?
 		AND (i.type <> ? OR NOT EXISTS (SELECT 1 FROM cases WHERE key = ? || '/' || i.payment_id))
 		ORDER BY i.id LIMIT 500 FOR UPDATE OF o SKIP LOCKED`,
@@ -103,24 +99,16 @@ func (in *Inbox) tellOfParked(tx database.Tx) error {
 	if err != nil {
 		return err
 	}
-	alarms := map[string]orders.Alarm{}
+	var money []orders.News
 	var ignored []verdict
 	for _, r := range rows {
-		if r.Type != string(orders.PaymentCompletedEvent) {
+		if n := parseEvent(r.Body).news(r); n.Type == orders.PaymentCompletedEvent {
+			money = append(money, n)
+		} else {
 			ignored = append(ignored, verdict{ID: r.ID, State: orders.Ignored, Reason: "no such order came within 24 hours"})
-			continue
 		}
-		a := orders.Alarm{
-			Code: orders.UnknownOrder, About: r.PaymentID, PaymentID: r.PaymentID, InboxID: r.ID,
-			Summary: fmt.Sprintf("Payment %s completed, but nothing here matches it.", r.PaymentID),
-		}
-		alarms[a.Key()] = a
 	}
-	list := make([]orders.Alarm, 0, len(alarms))
-	for _, a := range alarms {
-		list = append(list, a)
-	}
-	return errors.Join(in.book.Raise(tx, list), note(tx, ignored))
+	return errors.Join(in.book.RaiseUnknownOrder(tx, money), note(tx, ignored))
 }
 
 // wakeAfter rings, once the order is committed, for events that came before it.
