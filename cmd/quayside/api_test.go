@@ -21,7 +21,7 @@ import (
 func (w *world) fingerprint() string {
 	w.t.Helper()
 	var all []string
-	for _, table := range []string{"products", "stock_movements", "orders", "order_items", "timeline", "payments", "inbox", "inbox_open", "replays", "cases", "shipments", "shipment_lines", "shipment_requests", "letters", "refunds"} {
+	for _, table := range []string{"products", "stock_movements", "orders", "order_items", "timeline", "payments", "inbox", "inbox_open", "replays", "cases", "shipments", "shipment_lines", "shipment_requests", "letters", "refunds", "returns", "return_lines"} {
 		all = append(all, table+" "+w.text(`SELECT count(*) || ' ' || COALESCE(md5(string_agg(r::text, '|' ORDER BY r::text)), '') FROM `+table+` r`))
 	}
 	return strings.Join(all, "\n")
@@ -143,6 +143,15 @@ func TestAPIBadRequests(t *testing.T) {
 		{"ship what is not", "POST", orders + "/none/shipments", `{}`, "404", nil},
 		{"ship line 0", "POST", orders + "/open/shipments", `{"items":[0]}`, "409 422", nil},
 		{"ship with a line break", "POST", orders + "/open/shipments", `{"tracking_number":"a\nb"}`, "422", nil},
+		{"label a parcel that is not", "PATCH", orders + "/open/shipments/x", `{}`, "404", nil},
+		{"label with a line break", "PATCH", orders + "/open/shipments/00000000-0000-0000-0000-000000000000", `{"carrier":"a\nb"}`, "422", nil},
+		{"deliver a parcel that is not", "POST", orders + "/open/shipments/00000000-0000-0000-0000-000000000000/delivery", `{}`, "404", nil},
+		{"deliver at no time", "POST", orders + "/open/shipments/x/delivery", `{"delivered_at":"yesterday"}`, "400 422", nil},
+		{"return what did not ship", "POST", orders + "/open/returns", `{"items":[1],"restock":true,"reason":"r"}`, "409", nil},
+		{"return nothing", "POST", orders + "/open/returns", `{"items":[],"restock":true,"reason":"r"}`, "422", nil},
+		{"return without saying where to", "POST", orders + "/open/returns", `{"items":[1],"reason":"r"}`, "422", nil},
+		{"return line 0", "POST", orders + "/open/returns", `{"items":[0],"restock":true,"reason":"r"}`, "422", nil},
+		{"return for less than nothing", "POST", orders + "/open/returns", `{"items":[1],"restock":true,"refund":"-1","reason":"r"}`, "409 422", nil},
 		{"cancel without a reason", "POST", orders + "/open/cancellation", `{}`, "422", nil},
 		{"cancel with a control character", "POST", orders + "/open/cancellation", `{"reason":"a\u0007"}`, "422", nil},
 		{"cancel what is not", "POST", orders + "/none/cancellation", `{"reason":"r"}`, "404", nil},
@@ -356,6 +365,10 @@ func TestAPIAnswersAsDocumented(t *testing.T) {
 	_, err := w.payqi.send(t.Context(), []byte(jsonOf(stale)), signGood, "1")
 	w.must(err)
 	check("ship-order", 201, "POST", "/api/v1/orders/one/shipments", `{"carrier":"DHL"}`)
+	parcel := "/api/v1/orders/one/shipments/" + w.order("one").Shipments[0].ID
+	check("edit-shipment", 200, "PATCH", parcel, `{"tracking_number":"JD1"}`)
+	check("deliver-shipment", 200, "POST", parcel+"/delivery", `{}`)
+	check("return-goods", 201, "POST", "/api/v1/orders/one/returns", `{"items":[1],"restock":true,"reason":"wrong colour"}`)
 	check("cancel-order", 200, "POST", "/api/v1/orders/two/cancellation", `{"reason":"no"}`)
 	check("show-order", 200, "GET", "/api/v1/orders/one", "")
 	check("list-orders", 200, "GET", "/api/v1/orders", "")

@@ -29,6 +29,7 @@ var plants = map[string]string{
 	"what a payment brought is what one of its events said":                                 `UPDATE payments SET amount = amount + 1 WHERE order_id = 'paid'`,
 	"all money received is accounted for":                                                   `UPDATE orders SET got = got - 1 WHERE id = 'paid'`,
 	"a paid order got its total, less the tolerance, or what a person accepted":             `UPDATE orders SET total = total + 0.01 WHERE id = 'paid'`,
+	"an order costs less by what its returns say":                                           `UPDATE orders SET returned = 1, refund_due = 1 WHERE id = 'shipped'`,
 	"what was got stands against goods or is due back":                                      `UPDATE orders SET refund_due = 1 WHERE id = 'paid'`,
 	"a transaction counts once":                                                             `DROP INDEX a_transaction_counts_once; UPDATE payments SET tx_hash = lower((SELECT tx_hash FROM payments WHERE order_id = 'paid')) WHERE order_id = 'shipped'`,
 	"a paid order that nothing holds was put up for shipment, every line once":              `DELETE FROM shipment_request_lines WHERE order_id = 'paid'`,

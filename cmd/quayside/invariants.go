@@ -30,9 +30,10 @@ var invariants = []invariant{
 		HAVING p.reserved <> COALESCE(sum(i.quantity) FILTER (WHERE o.stock = 'reserved'), 0)`},
 	{"each order moved exactly the stock that its state says", `
 		SELECT i.order_id || ' ' || i.sku || ': wants ' || i.want_hand || '/' || i.want_reserved || ', moved ' || COALESCE(m.hand, 0) || '/' || COALESCE(m.reserved, 0)
-		FROM (SELECT i.order_id, i.sku, CASE o.stock WHEN 'committed' THEN -COALESCE(sum(i.quantity) FILTER (WHERE NOT i.given_up), 0) ELSE 0 END AS want_hand,
+		FROM (SELECT i.order_id, i.sku, CASE o.stock WHEN 'committed' THEN -COALESCE(sum(i.quantity) FILTER (WHERE NOT i.given_up AND r.restocked IS NOT TRUE), 0) ELSE 0 END AS want_hand,
 				CASE o.stock WHEN 'reserved' THEN COALESCE(sum(i.quantity) FILTER (WHERE NOT i.given_up), 0) ELSE 0 END AS want_reserved
-			FROM order_items i JOIN orders o ON o.id = i.order_id GROUP BY i.order_id, i.sku, o.stock) i
+			FROM order_items i JOIN orders o ON o.id = i.order_id LEFT JOIN return_lines l USING (order_id, line) LEFT JOIN returns r ON r.id = l.return_id
+			GROUP BY i.order_id, i.sku, o.stock) i
 		LEFT JOIN (SELECT order_id, sku, sum(on_hand_delta) AS hand, sum(reserved_delta) AS reserved
 			FROM stock_movements WHERE order_id IS NOT NULL GROUP BY order_id, sku) m USING (order_id, sku)
 		WHERE i.want_hand <> COALESCE(m.hand, 0) OR i.want_reserved <> COALESCE(m.reserved, 0)`},
@@ -61,10 +62,13 @@ var invariants = []invariant{
 		SELECT p.id || ': ' || p.currency || ' for ' || o.id FROM payments p JOIN orders o ON o.id = p.order_id
 		WHERE p.counted = 'matched' AND p.currency <> o.currency`},
 	{"a paid order got its total, less the tolerance, or what a person accepted", `
-		SELECT id || ': got ' || got || ' of ' || total FROM orders WHERE status IN ('paid','fulfilled') AND got < COALESCE(accepted, total - given_up - CAST(@tolerance AS numeric))`},
+		SELECT id || ': got ' || got || ' of ' || total FROM orders WHERE status IN ('paid','fulfilled') AND got < COALESCE(accepted, total - given_up - CAST(@tolerance AS numeric)) - returned`},
+	{"an order costs less by what its returns say", `
+		SELECT o.id || ': ' || o.returned || ', returns say ' || COALESCE(sum(r.refund), 0) FROM orders o LEFT JOIN returns r ON r.order_id = o.id
+		GROUP BY o.id HAVING o.returned <> COALESCE(sum(r.refund), 0)`},
 	{"what was got stands against goods or is due back", `
 		SELECT id || ': got ' || got || ', due back ' || refund_due FROM orders
-		WHERE refund_due <> got - CASE WHEN status IN ('expired','cancelled') THEN 0 ELSE least(got, COALESCE(accepted, total - given_up)) END`},
+		WHERE refund_due <> got - CASE WHEN status IN ('expired','cancelled') THEN 0 ELSE least(got, COALESCE(accepted, total - given_up) - returned) END`},
 	{"a transaction counts once", `
 		SELECT upper(tx_hash) || ': ' || count(*) || ' payments' FROM payments
 		WHERE tx_hash IS NOT NULL AND counted <> 'reused' GROUP BY upper(tx_hash) HAVING count(*) > 1`},

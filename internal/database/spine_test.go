@@ -42,6 +42,8 @@ INSERT INTO shipment_requests (id, order_id, provider, state, not_before, rung_a
 INSERT INTO shipment_request_lines VALUES ('o2', 1, '00000000-0000-7000-8000-000000000002');
 INSERT INTO shipments (id, order_id, shipped_at, shipped_by) VALUES ('00000000-0000-7000-8000-000000000003', 'o3', now(), 'admin:x');
 INSERT INTO shipment_lines VALUES ('o3', 1, '00000000-0000-7000-8000-000000000003');
+INSERT INTO returns VALUES ('00000000-0000-7000-8000-000000000004', 'o3', true, 1, 'x', now(), 'admin:x');
+INSERT INTO return_lines VALUES ('o3', 1, '00000000-0000-7000-8000-000000000004');
 INSERT INTO letters (id, order_id, kind, address, facts, state, not_before, rung_at, message_id, posted_at)
   VALUES (gen_random_uuid(), 'o1', 'order_received', 'a@shop.example', '{}', 'queued', now(), now(), 'm1', now());`
 
@@ -185,6 +187,12 @@ var otherViolations = []violation{
 	{"shipment_request_lines_order_id_line_fkey", `INSERT INTO shipment_request_lines VALUES ('o2', 2, '00000000-0000-7000-8000-000000000002')`},
 	{"a_line_ships_once", `INSERT INTO shipment_lines VALUES ('o3', 1, '00000000-0000-7000-8000-000000000003')`},
 	{"shipment_lines_order_id_line_fkey", `INSERT INTO shipment_lines VALUES ('o3', 2, '00000000-0000-7000-8000-000000000003')`},
+	{"a_delivery_says_who_reported_it", `UPDATE shipments SET delivered_at = now()`},
+	{"a_return_has_a_reason", `UPDATE returns SET reason = ''`},
+	{"an_amount_is_a_finite_number_from_zero", `UPDATE returns SET refund = -1`},
+	{"a_line_comes_back_once", `INSERT INTO return_lines VALUES ('o3', 1, '00000000-0000-7000-8000-000000000004')`},
+	{"only_what_was_shipped_comes_back", `INSERT INTO return_lines VALUES ('o2', 1, '00000000-0000-7000-8000-000000000004')`},
+	{"no_more_is_taken_off_than_was_ordered", `UPDATE orders SET returned = total + 1`},
 	{"a_customer_is_told_once", `INSERT INTO letters SELECT gen_random_uuid(), order_id, kind, about, address, facts, state, attempts, not_before, rung_at, message_id, subject, text, html, last_error, posted_at FROM letters`},
 	{"a_resend_says_who_asked_for_it", `UPDATE letters SET resend_of = id`},
 	{"letter_state_is_known", `UPDATE letters SET state = 'odd'`},
@@ -212,7 +220,7 @@ var refundViolations = []violation{
 	{"no_more_goes_back_than_came", `UPDATE payments SET refunded = 6, kept = 4.000001 WHERE id = 'p2'`},
 	{"only_a_decided_payment_has_no_order", `UPDATE payments SET order_id = NULL WHERE id = 'p2'`},
 	{"no_more_is_accepted_than_asked", `UPDATE orders SET accepted = total + 1 WHERE id = 'o1'`},
-	{"no_more_is_given_up_than_was_ordered", `UPDATE orders SET given_up = total + 1 WHERE id = 'o1'`},
+	{"no_more_is_taken_off_than_was_ordered", `UPDATE orders SET given_up = total + 1 WHERE id = 'o1'`},
 }
 
 // refund inserts a refund: payment, currency, amount, state, address, transaction, note.

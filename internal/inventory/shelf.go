@@ -94,6 +94,15 @@ func (s *Shelf) Return(order string, number int, lines []Line, cause string) {
 	s.move(Return, order, number, sum(lines), cause)
 }
 
+// Restock puts the goods of one line of an order, which had left, back on the
+// shelf.
+func (s *Shelf) Restock(order string, number, line int, goods Line, cause string) {
+	s.book(Movement{
+		SKU: goods.SKU, Kind: Return, OnHandDelta: goods.Quantity, OrderID: &order, Cause: cause,
+		EffectKey: fmt.Sprintf("order/%s/%d/%s/%s/line/%d", order, number, Return, goods.SKU, line),
+	})
+}
+
 func sum(lines []Line) map[string]int64 {
 	m := map[string]int64{}
 	for _, l := range lines {

@@ -63,6 +63,7 @@ func (b *Book) AdminRoutes(api huma.API) {
 		Summary: "List what a person must decide, newest first", Tags: web.Tag(api, "Cases", "What Quayside does not decide by itself; an open one that blocks holds its order back"),
 		Description: "Some settle themselves, such as an underpayment that is made good. Filters add up.",
 	}, b.listCases)
+	b.afterSaleRoutes(api)
 	b.decisionRoutes(api)
 	b.explainRoute(api)
 	b.statsRoute(api)
@@ -303,7 +304,7 @@ type shipInput struct {
 	Body NewShipment
 }
 
-func (b *Book) ship(ctx context.Context, in *shipInput) (*struct{ Body ShipmentView }, error) {
+func (b *Book) ship(ctx context.Context, in *shipInput) (*shipmentOutput, error) {
 	if !plain(in.Body.Carrier, 100) || !plain(in.Body.TrackingNumber, 100) {
 		return nil, fault.New(fault.Unprocessable, "invalid_shipment", "the shipment breaks a rule").
 			With(fault.Field{Location: "carrier, tracking_number", Message: "must be without control characters"})
@@ -316,16 +317,25 @@ func (b *Book) ship(ctx context.Context, in *shipInput) (*struct{ Body ShipmentV
 	if err != nil {
 		return nil, err
 	}
-	v, err := b.Show(ctx, in.ID)
+	v, err := b.parcel(ctx, in.ID, sh.ID)
 	if err != nil {
 		return nil, err
 	}
+	return &shipmentOutput{v}, nil
+}
+
+// parcel is a shipment of an order as the API shows it.
+func (b *Book) parcel(ctx context.Context, order string, id uuid.UUID) (ShipmentView, error) {
+	v, err := b.Show(ctx, order)
+	if err != nil {
+		return ShipmentView{}, err
+	}
 	for _, s := range v.Shipments {
-		if s.ID == sh.ID.String() {
-			return &struct{ Body ShipmentView }{s}, nil
+		if s.ID == id.String() {
+			return s, nil
 		}
 	}
-	return nil, fmt.Errorf("shipment %s of order %s is gone", sh.ID, in.ID)
+	return ShipmentView{}, fmt.Errorf("shipment %s of order %s is gone", id, order)
 }
 
 type casesInput struct {

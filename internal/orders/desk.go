@@ -196,8 +196,9 @@ func (d *desk) loadParts(tx database.Tx) error {
 	var items []Item
 	err := tx.Raw(`SELECT i.*,
 		(SELECT request_id FROM shipment_request_lines r WHERE r.order_id = i.order_id AND r.line = i.line),
-		(SELECT shipment_id FROM shipment_lines s WHERE s.order_id = i.order_id AND s.line = i.line)
-		FROM order_items i WHERE i.order_id = ANY(?) ORDER BY i.order_id, i.line`, ids).Scan(&items).Error
+		s.shipment_id, s.delivered_at, (SELECT return_id FROM return_lines r WHERE r.order_id = i.order_id AND r.line = i.line)
+		FROM order_items i LEFT JOIN (SELECT l.order_id, l.line, l.shipment_id, s.delivered_at FROM shipment_lines l JOIN shipments s ON s.id = l.shipment_id
+			WHERE l.order_id = ANY(@ids)) s USING (order_id, line) WHERE i.order_id = ANY(@ids) ORDER BY i.order_id, i.line`, map[string]any{"ids": ids}).Scan(&items).Error
 	if err != nil {
 		return fmt.Errorf("load lines: %w", err)
 	}
@@ -295,6 +296,9 @@ type sheet struct {
 	shipLines    []shippedLine
 	givenUp      []shippedLine
 	refunds      []*Refund
+	relabelled   []Shipment
+	returns      []Return
+	returnLines  []returnedLine
 	recalled     []string
 	letters      []notify.Letter
 	outgrown     []notify.Withdrawal
@@ -312,6 +316,8 @@ func (s *sheet) add(f *File) {
 	s.requests = append(s.requests, f.requests...)
 	s.shipments = append(s.shipments, f.shipments...)
 	s.refunds = append(s.refunds, f.refunds...)
+	s.relabelled = append(s.relabelled, f.relabelled...)
+	s.returns = append(s.returns, f.returns...)
 	for _, p := range f.heard {
 		s.payments = append(s.payments, p)
 	}
@@ -324,7 +330,10 @@ func (s *sheet) add(f *File) {
 	if f.recall {
 		s.recalled = append(s.recalled, f.ID)
 	}
-	asked, shipped := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
+	asked, shipped, back := map[uuid.UUID]bool{}, map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
+	for _, r := range f.returns {
+		back[r.ID] = true
+	}
 	for _, r := range f.requests {
 		asked[r.ID] = true
 	}
@@ -338,13 +347,16 @@ func (s *sheet) add(f *File) {
 		if it.ShipmentID != nil && shipped[*it.ShipmentID] {
 			s.shipLines = append(s.shipLines, shippedLine{OrderID: f.ID, Line: it.Line, ShipmentID: *it.ShipmentID})
 		}
+		if it.ReturnID != nil && back[*it.ReturnID] {
+			s.returnLines = append(s.returnLines, returnedLine{OrderID: f.ID, Line: it.Line, ReturnID: *it.ReturnID})
+		}
 		if slices.Contains(f.givenUp, it.Line) {
 			s.givenUp = append(s.givenUp, shippedLine{OrderID: f.ID, Line: it.Line})
 		}
 	}
 }
 
-const orderColumns = `status, payment_status, fulfillment_status, accepted, given_up, got, refund_due, payment_id, tx_hash, pay_address, destination_tag,
+const orderColumns = `status, payment_status, fulfillment_status, accepted, given_up, returned, got, refund_due, payment_id, tx_hash, pay_address, destination_tag,
 	stock, reservation, timeline_length, deadline, grace, reopenings, updated_at, paid_at, fulfilled_at, cancelled_at`
 
 // save writes the sheet, parents before children.
@@ -363,6 +375,7 @@ func (s *sheet) save(tx database.Tx) error {
 		{"cases", func() error { return saveCases(tx, s.cases) }},
 		{"shipment_requests", func() error { return s.saveRequests(tx) }},
 		{"shipments", func() error { return s.saveShipments(tx) }},
+		{"returns", func() error { return s.saveReturns(tx) }},
 		{"refunds", func() error { return saveRefunds(tx, s.refunds) }},
 		{"order_items", func() error { return s.saveGivenUp(tx) }},
 	} {
@@ -432,5 +445,15 @@ func (s *sheet) saveShipments(tx database.Tx) error {
 	if err := database.Insert(tx, "shipments", `id, order_id, carrier, tracking_number, shipped_at, shipped_by`, s.shipments); err != nil {
 		return err
 	}
+	if err := database.Update(tx, "shipments", `carrier, tracking_number, delivered_at, delivered_by`, s.relabelled); err != nil {
+		return err
+	}
 	return database.Insert(tx, "shipment_lines", `order_id, line, shipment_id`, s.shipLines)
+}
+
+func (s *sheet) saveReturns(tx database.Tx) error {
+	if err := database.Insert(tx, "returns", `id, order_id, restocked, refund, reason, returned_at, returned_by`, s.returns); err != nil {
+		return err
+	}
+	return database.Insert(tx, "return_lines", `order_id, line, return_id`, s.returnLines)
 }

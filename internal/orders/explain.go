@@ -62,6 +62,10 @@ func explain(v *View, cases []Case) Explanation {
 func stands(v *View) string {
 	due := fmt.Sprintf("%s %s", v.AmountDue, v.Currency)
 	switch {
+	case v.FulfillmentStatus == CameBack:
+		return "Paid and shipped, and the goods came back."
+	case v.FulfillmentStatus == Delivered:
+		return "Paid, shipped and delivered."
 	case v.Status == Fulfilled:
 		return "Paid and shipped."
 	case v.Status == Cancelled && v.RefundDue.IsPositive():
@@ -137,6 +141,10 @@ func moves(v *View) (m []string) {
 	shipped := slices.ContainsFunc(v.Items, func(it ItemView) bool { return it.Shipped })
 	add(v.Status == Paid && len(v.Holds) == 0, "POST "+order+"/shipments when it has been sent")
 	add((v.Status.unpaid() && v.Status != Expired || v.Status == Paid) && !shipped, "POST "+order+"/cancellation")
+	for _, s := range v.Shipments {
+		add(s.DeliveredAt == nil, "POST "+order+"/shipments/"+s.ID+"/delivery when it has arrived")
+	}
+	add(slices.ContainsFunc(v.Items, func(it ItemView) bool { return it.Shipped && !it.Returned }), "POST "+order+"/returns when goods come back")
 	add(v.Status == Cancelled || v.Status == Expired, "POST "+order+"/reopening")
 	add(v.RefundDue.IsPositive(), "POST "+order+"/refunds or "+order+"/waivers")
 	for _, r := range v.Refunds {

@@ -35,7 +35,7 @@ func TestExplanation(t *testing.T) {
 			if err := s.ship("1001"); err != nil {
 				s.Error(err)
 			}
-		}, "Paid and shipped.", "", ""},
+		}, "Paid and shipped.", "", "delivery|returns"},
 		{"expired", func(s *shop) { s.hear(s.of("1001", news(PaymentExpiredEvent, "a"))) }, "Expired: nothing complete came in time", "", "reopening"},
 		{"cancelled with money", func(s *shop) {
 			s.hear(s.of("1001", completed("a", "10")))

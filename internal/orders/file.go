@@ -42,17 +42,19 @@ type File struct {
 
 // follow is what a transaction must write besides the order itself.
 type follow struct {
-	heard     map[string]*Payment // payments to save
-	cases     map[string]*Case    // cases to save, by key
-	steps     []Step
-	letters   []notify.Letter
-	outgrown  []notify.Kind // queued letters to drop
-	requests  []ShipmentRequest
-	shipments []Shipment
-	refunds   []*Refund
-	givenUp   []int // lines
-	recall    bool  // withdraw what the provider was asked
-	fresh     bool  // the order's own row is written already, as it is
+	heard      map[string]*Payment // payments to save
+	cases      map[string]*Case    // cases to save, by key
+	steps      []Step
+	letters    []notify.Letter
+	outgrown   []notify.Kind // queued letters to drop
+	requests   []ShipmentRequest
+	shipments  []Shipment
+	refunds    []*Refund
+	relabelled []Shipment // whose rows change
+	returns    []Return
+	givenUp    []int // lines
+	recall     bool  // withdraw what the provider was asked
+	fresh      bool  // the order's own row is written already, as it is
 }
 
 // Verdict is what became of an event.
@@ -282,12 +284,12 @@ func (f *File) extend() {
 }
 
 // owed is what the order costs now: what a person accepted as full payment,
-// else its total less the lines that were given up.
+// else its total less the lines that were given up; less what came back.
 func (o *Order) owed() decimal.Decimal {
 	if o.Accepted.Valid {
-		return o.Accepted.Decimal
+		return o.Accepted.Decimal.Sub(o.Returned)
 	}
-	return o.Total.Sub(o.GivenUp)
+	return o.Total.Sub(o.GivenUp).Sub(o.Returned)
 }
 
 // funded reports whether what was got covers what is owed. Nothing never does,

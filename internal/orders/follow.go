@@ -277,7 +277,7 @@ func (f *File) describe() {
 	default:
 		f.PaymentStatus = Unpaid
 	}
-	shipped, done := 0, 0
+	shipped, done, arrived, back := 0, 0, 0, 0
 	for _, it := range f.Items {
 		if it.shipped() {
 			shipped++
@@ -285,8 +285,18 @@ func (f *File) describe() {
 		if it.done() {
 			done++
 		}
+		if it.DeliveredAt != nil || it.ReturnID != nil {
+			arrived++
+		}
+		if it.ReturnID != nil {
+			back++
+		}
 	}
 	switch {
+	case shipped > 0 && done == len(f.Items) && back == shipped:
+		f.FulfillmentStatus = CameBack
+	case shipped > 0 && done == len(f.Items) && arrived == shipped:
+		f.FulfillmentStatus = Delivered
 	case shipped > 0 && done == len(f.Items):
 		f.FulfillmentStatus = AllShipped
 	case shipped > 0:

@@ -211,13 +211,14 @@ func (s *shop) balance() {
 		"what is reserved is reserved by orders": `SELECT p.sku FROM products p LEFT JOIN (SELECT i.sku, sum(i.quantity) AS n
 			FROM order_items i JOIN orders o ON o.id = i.order_id WHERE o.stock = 'reserved' AND NOT i.given_up GROUP BY i.sku) r USING (sku)
 			WHERE p.reserved <> coalesce(r.n, 0)`,
-		"an order holds what its ledger says": `SELECT o.id || '/' || i.sku FROM orders o JOIN (SELECT order_id, sku, coalesce(sum(quantity) FILTER (WHERE NOT given_up), 0) AS n FROM order_items GROUP BY 1, 2) i ON i.order_id = o.id
+		"an order holds what its ledger says": `SELECT o.id || '/' || i.sku FROM orders o JOIN (SELECT order_items.order_id, sku, coalesce(sum(quantity) FILTER (WHERE NOT given_up AND restocked IS NOT TRUE), 0) AS n
+			FROM order_items LEFT JOIN return_lines USING (order_id, line) LEFT JOIN returns ON id = return_id GROUP BY 1, 2) i ON i.order_id = o.id
 			LEFT JOIN (SELECT order_id, sku, sum(on_hand_delta) AS h, sum(reserved_delta) AS r FROM stock_movements GROUP BY 1, 2) m ON m.order_id = o.id AND m.sku = i.sku
 			WHERE (coalesce(m.h, 0), coalesce(m.r, 0)) <> (CASE o.stock WHEN 'committed' THEN -i.n ELSE 0 END, CASE o.stock WHEN 'reserved' THEN i.n ELSE 0 END)`,
 		"what was got is what matched payments brought": `SELECT id FROM orders o WHERE got <> (SELECT coalesce(sum(amount - refunded - kept), 0) FROM payments p
 			WHERE p.order_id = o.id AND p.counted = 'matched')`,
 		"got is applied plus refund due": `SELECT id FROM orders WHERE got <> refund_due +
-			CASE WHEN status IN ('expired','cancelled') THEN 0 ELSE least(got, coalesce(accepted, total - given_up)) END`,
+			CASE WHEN status IN ('expired','cancelled') THEN 0 ELSE least(got, coalesce(accepted, total - given_up) - returned) END`,
 		"what goes back of a payment is what its refunds say": `SELECT id FROM payments p WHERE refunded <> (SELECT coalesce(sum(amount), 0) FROM refunds
 			WHERE payment_id = p.id AND state IN ('approved','sent','confirmed')) OR kept <> (SELECT coalesce(sum(amount), 0) FROM refunds WHERE payment_id = p.id AND state = 'waived')`,
 		"the timeline has every step once": `SELECT id FROM orders o WHERE timeline_length <> (SELECT count(*) FROM timeline t WHERE t.order_id = o.id AND t.seq <= o.timeline_length)

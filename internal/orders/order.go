@@ -22,6 +22,7 @@ type Order struct {
 	Total             decimal.Decimal     `json:"total"`
 	Accepted          decimal.NullDecimal `json:"accepted"`   // what a person took as full payment; invalid: nobody did
 	GivenUp           decimal.Decimal     `json:"given_up"`   // price of the lines that were not to be had
+	Returned          decimal.Decimal     `json:"returned"`   // how much less it costs for goods that came back
 	Got               decimal.Decimal     `json:"got"`        // completed, matched payments less what went back or was kept
 	RefundDue         decimal.Decimal     `json:"refund_due"` // of Got, what no goods stand against
 	PaymentID         *string             `json:"payment_id"` // of the completed ones the lowest by (created, id)
@@ -47,15 +48,17 @@ type Order struct {
 
 // Item is a row of order_items, with what became of it.
 type Item struct {
-	OrderID    string          `json:"order_id"`
-	Line       int             `json:"line"` // from 1
-	SKU        string          `gorm:"column:sku" json:"sku"`
-	Name       string          `json:"name"` // of the product when it was ordered
-	Quantity   int64           `json:"quantity"`
-	UnitPrice  decimal.Decimal `json:"unit_price"`
-	GivenUp    bool            `json:"given_up"`    // the goods were not to be had; its price is due back
-	RequestID  *uuid.UUID      `json:"-" gorm:"->"` // set once the provider was asked to ship it
-	ShipmentID *uuid.UUID      `json:"-" gorm:"->"` // set once it has shipped
+	OrderID     string          `json:"order_id"`
+	Line        int             `json:"line"` // from 1
+	SKU         string          `gorm:"column:sku" json:"sku"`
+	Name        string          `json:"name"` // of the product when it was ordered
+	Quantity    int64           `json:"quantity"`
+	UnitPrice   decimal.Decimal `json:"unit_price"`
+	GivenUp     bool            `json:"given_up"`    // the goods were not to be had; its price is due back
+	RequestID   *uuid.UUID      `json:"-" gorm:"->"` // set once the provider was asked to ship it
+	ShipmentID  *uuid.UUID      `json:"-" gorm:"->"` // set once it has shipped
+	DeliveredAt *time.Time      `json:"-" gorm:"->"` // when its parcel arrived
+	ReturnID    *uuid.UUID      `json:"-" gorm:"->"` // set once it came back
 }
 
 // Step is a row of timeline: what happened to an order.
@@ -91,12 +94,14 @@ type ShipmentRequest struct {
 
 // Shipment is a row of shipments: what left the warehouse.
 type Shipment struct {
-	ID             uuid.UUID `json:"id"`
-	OrderID        string    `json:"order_id"`
-	Carrier        string    `json:"carrier"`
-	TrackingNumber string    `json:"tracking_number"`
-	ShippedAt      time.Time `json:"shipped_at"`
-	ShippedBy      string    `json:"shipped_by"` // admin:NAME
+	ID             uuid.UUID  `json:"id"`
+	OrderID        string     `json:"order_id"`
+	Carrier        string     `json:"carrier"`
+	TrackingNumber string     `json:"tracking_number"`
+	ShippedAt      time.Time  `json:"shipped_at"`
+	ShippedBy      string     `json:"shipped_by"`   // admin:NAME
+	DeliveredAt    *time.Time `json:"delivered_at"` // nil until somebody says that it arrived
+	DeliveredBy    *string    `json:"delivered_by"`
 }
 
 // shippedLine is a row of shipment_lines or, with RequestID, of shipment_request_lines.

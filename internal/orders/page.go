@@ -213,7 +213,7 @@ func (p pageView) Whole(c *ChoiceView) bool { return !c.Refund.IsPositive() }
 // Live reports whether the order may still change.
 func (s statusView) Live() bool {
 	back := slices.ContainsFunc(s.Repayments, func(r Repayment) bool { return r.State == RefundApproved })
-	return back || s.State != SceneShipped && s.State != SceneCancelled
+	return back || !slices.Contains([]Scene{SceneShipped, SceneDelivered, SceneReturned, SceneCancelled}, s.State)
 }
 
 // Sum is the price of a line.

@@ -29,6 +29,8 @@ const (
 	SceneGoodsGone            Scene = "goods_gone" // paid too late: nothing left to ship
 	ScenePartlyShipped        Scene = "partly_shipped"
 	SceneShipped              Scene = "shipped"
+	SceneDelivered            Scene = "delivered"
+	SceneReturned             Scene = "returned" // all that shipped came back
 )
 
 // stage is how a scene is drawn.
@@ -51,6 +53,8 @@ var stages = map[Scene]stage{
 	SceneGoodsGone:            {"Paid, but goods are missing", "warn", 2},
 	ScenePartlyShipped:        {"Partly shipped", "sent", 3},
 	SceneShipped:              {"Shipped", "sent", 3},
+	SceneDelivered:            {"Delivered", "good", 3},
+	SceneReturned:             {"Returned", "off", -1},
 }
 
 var steps = []string{"Awaiting payment", "Awaiting confirmation", "Paid", "Shipped"}
@@ -81,6 +85,10 @@ func (s statusView) Steps() []step {
 // scene derives the scene; the first line that fits.
 func (v *View) scene() Scene {
 	switch {
+	case v.FulfillmentStatus == CameBack:
+		return SceneReturned
+	case v.FulfillmentStatus == Delivered:
+		return SceneDelivered
 	case v.Status == Fulfilled:
 		return SceneShipped
 	case v.Status == Paid && v.FulfillmentStatus == Partial:
@@ -121,7 +129,11 @@ func (s statusView) advice() string {
 	said := []string{s.mainAdvice()}
 	paid := s.Status == Paid || s.Status == Fulfilled
 	if paid && s.RefundDue.IsPositive() {
-		said = append(said, fmt.Sprintf("You have paid %s more than needed; we will pay it back.", s.money(s.RefundDue)))
+		why := "You have paid %s more than needed; we will pay it back."
+		if slices.ContainsFunc(s.Items, func(it ItemView) bool { return it.Returned }) {
+			why = "%s are due to you; we will pay them back."
+		}
+		said = append(said, fmt.Sprintf(why, s.money(s.RefundDue)))
 	}
 	if s.unmatched && s.State != SceneInReview {
 		said = append(said, "A payment has come that does not fit this order, for instance in another currency. A person is looking at it, and we will write to you.")
@@ -136,6 +148,10 @@ func (s statusView) mainAdvice() string {
 	switch s.State {
 	case SceneShipped:
 		return "Your order is on its way."
+	case SceneDelivered:
+		return "Your order has arrived. Enjoy it!"
+	case SceneReturned:
+		return "Your goods have come back to us."
 	case ScenePartlyShipped:
 		if s.held {
 			return "Part of your order is on its way. Before the rest follows, a person has to look at it; we will write to you."

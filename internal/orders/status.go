@@ -51,6 +51,8 @@ const (
 	InQueue    FulfillmentStatus = "queued"  // the provider was asked to ship
 	Partial    FulfillmentStatus = "partial"
 	AllShipped FulfillmentStatus = "fulfilled"
+	Delivered  FulfillmentStatus = "delivered" // all that shipped has arrived, or came back
+	CameBack   FulfillmentStatus = "returned"  // all that shipped came back
 )
 
 // StockState is what an order holds of the shop's stock. It follows the status.

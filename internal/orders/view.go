@@ -30,6 +30,7 @@ type View struct {
 	Items             []ItemView        `json:"items" doc:"What was ordered"`
 	Payments          []PaymentView     `json:"payments" doc:"All of PayQI's payments for it, also those that failed"`
 	Shipments         []ShipmentView    `json:"shipments" doc:"What was sent"`
+	Returns           []ReturnView      `json:"returns" doc:"What of it came back"`
 	Refunds           []RefundView      `json:"refunds" doc:"What goes back or was decided to stay"`
 	Holds             []HoldView        `json:"holds" doc:"Why a paid order does not ship"`
 	Metadata          map[string]any    `json:"metadata" doc:"Yours, as it was given"`
@@ -60,6 +61,7 @@ type ItemView struct {
 	UnitPrice web.Money `json:"unit_price" doc:"Of one unit, in the currency of the order"`
 	Shipped   bool      `json:"shipped" doc:"Whether it was sent"`
 	GivenUp   bool      `json:"given_up" doc:"The goods were not to be had; the price is due back"`
+	Returned  bool      `json:"returned" doc:"It came back"`
 }
 
 // PaymentView is one of PayQI's payments for an order.
@@ -77,11 +79,12 @@ type PaymentView struct {
 
 // ShipmentView is one parcel.
 type ShipmentView struct {
-	ID             string    `json:"id" doc:"Of the parcel"`
-	Carrier        string    `json:"carrier" doc:"Who carries it; may be empty"`
-	TrackingNumber string    `json:"tracking_number" doc:"Of the parcel; may be empty"`
-	Lines          []int     `json:"lines" doc:"The lines of the order in it"`
-	ShippedAt      time.Time `json:"shipped_at" doc:"When it was reported"`
+	ID             string     `json:"id" doc:"Of the parcel"`
+	Carrier        string     `json:"carrier" doc:"Who carries it; may be empty"`
+	TrackingNumber string     `json:"tracking_number" doc:"Of the parcel; may be empty"`
+	Lines          []int      `json:"lines" doc:"The lines of the order in it"`
+	ShippedAt      time.Time  `json:"shipped_at" doc:"When it was reported"`
+	DeliveredAt    *time.Time `json:"delivered_at" doc:"When it arrived; null until somebody says so"`
 }
 
 // HoldView names the case that holds an order.
@@ -102,7 +105,7 @@ func (b *Book) view(o Order) View {
 		Total: web.Money{Decimal: o.Total}, AmountDue: web.Money{Decimal: o.owed()}, AmountPaid: web.Money{Decimal: o.Got}, RefundDue: web.Money{Decimal: o.RefundDue},
 		PaymentID: o.PaymentID, TxHash: o.TxHash, PayAddress: o.PayAddress,
 		Customer: CustomerView{Email: o.CustomerEmail, Name: o.CustomerName},
-		Items:    []ItemView{}, Payments: []PaymentView{}, Shipments: []ShipmentView{}, Refunds: []RefundView{}, Holds: []HoldView{},
+		Items:    []ItemView{}, Payments: []PaymentView{}, Shipments: []ShipmentView{}, Returns: []ReturnView{}, Refunds: []RefundView{}, Holds: []HoldView{},
 		Metadata: o.Metadata, StatusURL: b.statusURL(&o), CreatedAt: o.CreatedAt.UTC(), UpdatedAt: o.UpdatedAt.UTC(), ExpiresAt: o.Deadline.UTC(),
 		PaidAt: utc(o.PaidAt), FulfilledAt: utc(o.FulfilledAt), CancelledAt: utc(o.CancelledAt),
 		version: o.TimelineLength,
@@ -137,7 +140,7 @@ func (b *Book) views(ctx context.Context, rows []Order) ([]View, error) {
 	if len(ids) == 0 {
 		return vs, nil
 	}
-	for _, add := range []func(context.Context, []string, map[string]*View) error{b.addItems, b.addPayments, b.addShipments, b.addRefunds, b.addHolds, b.addGone} {
+	for _, add := range []func(context.Context, []string, map[string]*View) error{b.addItems, b.addPayments, b.addShipments, b.addReturns, b.addRefunds, b.addHolds, b.addGone} {
 		if err := add(ctx, ids, at); err != nil {
 			return nil, database.Classify(err)
 		}
@@ -147,7 +150,7 @@ func (b *Book) views(ctx context.Context, rows []Order) ([]View, error) {
 
 func (b *Book) addItems(ctx context.Context, ids []string, at map[string]*View) error {
 	var items []Item
-	err := b.db.Read(ctx).Raw(`SELECT i.*, s.shipment_id FROM order_items i LEFT JOIN shipment_lines s USING (order_id, line)
+	err := b.db.Read(ctx).Raw(`SELECT i.*, s.shipment_id, r.return_id FROM order_items i LEFT JOIN shipment_lines s USING (order_id, line) LEFT JOIN return_lines r USING (order_id, line)
 		WHERE i.order_id = ANY(?) ORDER BY i.order_id, i.line`, database.Array(ids)).Scan(&items).Error
 	if err != nil {
 		return fmt.Errorf("lines of orders: %w", err)
@@ -155,7 +158,7 @@ func (b *Book) addItems(ctx context.Context, ids []string, at map[string]*View) 
 	for _, it := range items {
 		v := at[it.OrderID]
 		v.Items = append(v.Items, ItemView{
-			Line: it.Line, SKU: it.SKU, Name: it.Name, Quantity: it.Quantity, UnitPrice: web.Money{Decimal: it.UnitPrice}, Shipped: it.shipped(), GivenUp: it.GivenUp,
+			Line: it.Line, SKU: it.SKU, Name: it.Name, Quantity: it.Quantity, UnitPrice: web.Money{Decimal: it.UnitPrice}, Shipped: it.shipped(), GivenUp: it.GivenUp, Returned: it.ReturnID != nil,
 		})
 	}
 	return nil
@@ -202,6 +205,27 @@ func (b *Book) addShipments(ctx context.Context, ids []string, at map[string]*Vi
 	return nil
 }
 
+func (b *Book) addReturns(ctx context.Context, ids []string, at map[string]*View) error {
+	var rows []struct {
+		Return
+		Line int
+	}
+	err := b.db.Read(ctx).Raw(`SELECT r.*, l.line FROM returns r JOIN return_lines l ON l.return_id = r.id
+		WHERE r.order_id = ANY(?) ORDER BY r.id, l.line`, database.Array(ids)).Scan(&rows).Error
+	if err != nil {
+		return fmt.Errorf("returns of orders: %w", err)
+	}
+	for _, r := range rows {
+		v := at[r.OrderID]
+		if n := len(v.Returns); n == 0 || v.Returns[n-1].ID != r.ID.String() {
+			v.Returns = append(v.Returns, viewOfReturn(r.Return, nil))
+		}
+		last := &v.Returns[len(v.Returns)-1]
+		last.Lines = append(last.Lines, r.Line)
+	}
+	return nil
+}
+
 func (b *Book) addRefunds(ctx context.Context, ids []string, at map[string]*View) error {
 	var rows []Refund
 	err := b.db.Read(ctx).Raw(`SELECT * FROM refunds WHERE order_id = ANY(?) ORDER BY id`, database.Array(ids)).Scan(&rows).Error
@@ -216,7 +240,7 @@ func (b *Book) addRefunds(ctx context.Context, ids []string, at map[string]*View
 }
 
 func viewOfShipment(s Shipment) ShipmentView {
-	return ShipmentView{ID: s.ID.String(), Carrier: s.Carrier, TrackingNumber: s.TrackingNumber, Lines: []int{}, ShippedAt: s.ShippedAt.UTC()}
+	return ShipmentView{ID: s.ID.String(), Carrier: s.Carrier, TrackingNumber: s.TrackingNumber, Lines: []int{}, ShippedAt: s.ShippedAt.UTC(), DeliveredAt: utc(s.DeliveredAt)}
 }
 
 func (b *Book) addHolds(ctx context.Context, ids []string, at map[string]*View) error {
