@@ -277,6 +277,11 @@ func (f *File) describe() {
 	default:
 		f.PaymentStatus = Unpaid
 	}
+	f.FulfillmentStatus = f.whereGoods()
+}
+
+// whereGoods says how far the goods are.
+func (f *File) whereGoods() FulfillmentStatus {
 	shipped, done, arrived, back := 0, 0, 0, 0
 	for _, it := range f.Items {
 		if it.shipped() {
@@ -294,19 +299,19 @@ func (f *File) describe() {
 	}
 	switch {
 	case shipped > 0 && done == len(f.Items) && back == shipped:
-		f.FulfillmentStatus = CameBack
+		return CameBack
 	case shipped > 0 && done == len(f.Items) && arrived == shipped:
-		f.FulfillmentStatus = Delivered
+		return Delivered
 	case shipped > 0 && done == len(f.Items):
-		f.FulfillmentStatus = AllShipped
+		return AllShipped
 	case shipped > 0:
-		f.FulfillmentStatus = Partial
+		return Partial
 	case f.Status != Paid:
-		f.FulfillmentStatus = NotYet
+		return NotYet
 	case f.held():
-		f.FulfillmentStatus = OnHold
+		return OnHold
 	default:
-		f.FulfillmentStatus = InQueue
+		return InQueue
 	}
 }
 
