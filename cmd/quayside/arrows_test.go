@@ -21,6 +21,7 @@ var arrows = map[string][]string{
 	"internal/queue":           {"internal/fault"},
 	"internal/queue/queuetest": {"internal/queue"},
 	"internal/web":             {"internal/fault"},
+	"internal/access":          {"internal/database", "internal/fault", "internal/web"},
 	"internal/inventory":       {"internal/database", "internal/fault", "internal/web"},
 	"internal/notify":          {"internal/database", "internal/fault", "internal/queue", "internal/web"},
 	"internal/orders":          {"internal/database", "internal/fault", "internal/queue", "internal/web", "internal/inventory", "internal/notify"},
@@ -42,7 +43,7 @@ var lone = map[string][]string{
 	"github.com/caarlos0/env":             {"cmd/quayside"},
 	"github.com/spf13/cobra":              {"cmd/quayside"},
 	"github.com/pressly/goose":            {"internal/database"},
-	"github.com/danielgtaylor/huma":       {"internal/web", "internal/inventory", "internal/notify", "internal/orders", "internal/webhooks", "cmd/quayside"},
+	"github.com/danielgtaylor/huma":       {"internal/web", "internal/access", "internal/inventory", "internal/notify", "internal/orders", "internal/webhooks", "cmd/quayside"},
 	"github.com/gin-gonic/gin":            {"internal/web", "internal/inventory", "internal/notify", "internal/orders", "internal/webhooks", "cmd/quayside"},
 	"github.com/prometheus/client_golang": {"internal/queue", "internal/web", "internal/inventory", "internal/notify", "internal/orders", "internal/webhooks", "cmd/quayside"},
 }

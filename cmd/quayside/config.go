@@ -73,7 +73,8 @@ type config struct {
 	// the order's own currency.
 	PaymentTolerance decimal.Decimal `env:"PAYMENT_TOLERANCE" envDefault:"0"`
 
-	// AdminAPIKey is the bootstrap key of the admin API, at least 24 bytes.
+	// AdminAPIKey is a key of the admin API that may do everything, for
+	// automation, at least 24 bytes. Others are made by quayside keys create.
 	AdminAPIKey secret `env:"ADMIN_API_KEY"`
 }
 
@@ -97,10 +98,10 @@ type needs struct {
 
 // What each command needs.
 var (
-	forMigrate       = needs{must: []string{"MIGRATE_DATABASE_URL"}}                                                                                     // which DATABASE_URL stands in for
-	forServe         = needs{must: []string{"DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "PAYQI_WEBHOOK_SECRET", "MAIL_FROM", "ADMIN_API_KEY"}, tls: true} // it writes letters, work sends them
+	forMigrate       = needs{must: []string{"MIGRATE_DATABASE_URL"}}                                                                    // which DATABASE_URL stands in for
+	forServe         = needs{must: []string{"DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "PAYQI_WEBHOOK_SECRET", "MAIL_FROM"}, tls: true} // it writes letters, work sends them
 	forWork          = needs{must: []string{"DATABASE_URL", "REDIS_URL", "SMTP_URL", "PUBLIC_URL", "MAIL_FROM"}}
-	forServeWithWork = needs{must: []string{"DATABASE_URL", "REDIS_URL", "SMTP_URL", "PUBLIC_URL", "PAYQI_WEBHOOK_SECRET", "MAIL_FROM", "ADMIN_API_KEY"}, tls: true}
+	forServeWithWork = needs{must: []string{"DATABASE_URL", "REDIS_URL", "SMTP_URL", "PUBLIC_URL", "PAYQI_WEBHOOK_SECRET", "MAIL_FROM"}, tls: true}
 	forDatabase      = needs{must: []string{"DATABASE_URL"}}
 )
 

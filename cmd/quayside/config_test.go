@@ -68,8 +68,8 @@ func TestExampleNamesEverySetting(t *testing.T) {
 	}
 }
 
-// What example.env suggests is right; only the secrets that nobody can suggest
-// are missing. Its defaults are the program's.
+// What example.env suggests is right; only the secret that nobody can suggest
+// is missing. Its defaults are the program's.
 func TestExampleLoads(t *testing.T) {
 	values, err := godotenv.Read(exampleFile)
 	if err != nil {
@@ -77,7 +77,7 @@ func TestExampleLoads(t *testing.T) {
 	}
 	_, err = loadConfig(from(values), forServeWithWork)
 	wrong, _ := errors.AsType[mistakes](err)
-	if len(wrong) != 2 || !strings.HasPrefix(wrong[0], "PAYQI_WEBHOOK_SECRET: is missing") || !strings.HasPrefix(wrong[1], "ADMIN_API_KEY: is missing") {
+	if len(wrong) != 1 || !strings.HasPrefix(wrong[0], "PAYQI_WEBHOOK_SECRET: is missing") {
 		t.Errorf("got %q", wrong)
 	}
 	defaults, err := loadConfig(from(nil), needs{})
@@ -120,9 +120,9 @@ func TestNeeds(t *testing.T) {
 		want []string
 	}{
 		"migrate":             {forMigrate, []string{"DATABASE_URL"}},
-		"serve":               {forServe, []string{"DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "PAYQI_WEBHOOK_SECRET", "MAIL_FROM", "ADMIN_API_KEY"}},
+		"serve":               {forServe, []string{"DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "PAYQI_WEBHOOK_SECRET", "MAIL_FROM"}},
 		"work":                {forWork, []string{"DATABASE_URL", "REDIS_URL", "SMTP_URL", "PUBLIC_URL", "MAIL_FROM"}},
-		"serve --with-worker": {forServeWithWork, []string{"DATABASE_URL", "REDIS_URL", "SMTP_URL", "PUBLIC_URL", "PAYQI_WEBHOOK_SECRET", "MAIL_FROM", "ADMIN_API_KEY"}},
+		"serve --with-worker": {forServeWithWork, []string{"DATABASE_URL", "REDIS_URL", "SMTP_URL", "PUBLIC_URL", "PAYQI_WEBHOOK_SECRET", "MAIL_FROM"}},
 		"check":               {forDatabase, []string{"DATABASE_URL"}},
 	} {
 		t.Run(name, func(t *testing.T) {

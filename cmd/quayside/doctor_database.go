@@ -40,6 +40,7 @@ var programRights = map[string]string{
 	"shipment_lines":         "SELECT, INSERT",
 	"letters":                "SELECT, INSERT, UPDATE",
 	"refunds":                "SELECT, INSERT, UPDATE",
+	"api_keys":               "SELECT, INSERT, UPDATE",
 	"goose_db_version":       "SELECT",
 }
 

@@ -344,7 +344,7 @@ var settingIlls = []ill{
 	}, "settings", "ORDER_TLL", "is not a setting", "ORDER_TTL", false},
 	{"two mistakes, the first", set("ORDER_TTL", "12", "METRICS_ADDR", "9090"), "settings", "ORDER_TTL", "not a duration", "30m", false},
 	{"two mistakes, the second", set("ORDER_TTL", "12", "METRICS_ADDR", "9090"), "settings", "METRICS_ADDR", "not host:port", "127.0.0.1:8080", false},
-	{"a missing key", func(v *visitOf) { delete(v.settings, "ADMIN_API_KEY") }, "settings", "serve", "lacks ADMIN_API_KEY", "openssl rand", false},
+	{"a missing secret", func(v *visitOf) { delete(v.settings, "PAYQI_WEBHOOK_SECRET") }, "settings", "serve", "lacks PAYQI_WEBHOOK_SECRET", "copy it from PayQI", false},
 	{"another value in the file", func(v *visitOf) {
 		v.file = write(v.t, filepath.Join(v.t.TempDir(), "x.env"), "SHOP_NAME=Other\n")
 	}, "settings", "SHOP_NAME", "the environment wins", "unset SHOP_NAME", true},

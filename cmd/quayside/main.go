@@ -24,6 +24,7 @@ var commands = []func(*app) *cobra.Command{
 	newVerifySignatureCommand,
 	newCheckCommand,
 	newDoctorCommand,
+	newKeysCommand,
 	newMigrateCommand,
 	newVersionCommand,
 }

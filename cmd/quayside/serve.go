@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"quayside/internal/access"
 	"quayside/internal/database"
 	"quayside/internal/fault"
 	"quayside/internal/inventory"
@@ -57,6 +59,7 @@ Run any number of them. Each needs a worker somewhere (quayside work), or
 			if err != nil {
 				return fmt.Errorf("LISTEN_ADDR: %w", err)
 			}
+			h.adviseKeys(cmd.Context())
 			g, ctx := errgroup.WithContext(cmd.Context())
 			g.Go(func() error { return h.serve(ctx, l, drainNotice) })
 			if withWorker {
@@ -67,6 +70,21 @@ Run any number of them. Each needs a worker somewhere (quayside work), or
 	}
 	cmd.Flags().BoolVar(&withWorker, "with-worker", false, "also do what `quayside work` does")
 	return cmd
+}
+
+// adviseKeys says so when nobody can use the admin API.
+func (h *house) adviseKeys(ctx context.Context) {
+	if h.cfg.AdminAPIKey != "" {
+		return
+	}
+	now, err := h.db.Now(ctx)
+	if err != nil {
+		return // readiness tells
+	}
+	keys, err := access.List(ctx, h.db)
+	if err == nil && !slices.ContainsFunc(keys, func(k access.Key) bool { return k.State(now) == "active" }) {
+		slog.WarnContext(ctx, "nobody can use the admin API yet: make a key with quayside keys create NAME")
+	}
 }
 
 // door is what readiness looks at.
@@ -106,11 +124,17 @@ func (h *house) routes(d *door) (http.Handler, error) {
 	e.GET(live, h.book.StatusEvents)               // and live
 
 	version, _ := buildOf(debug.ReadBuildInfo())
-	api := web.NewAPI(e, web.APIOptions{Version: version, AdminKeys: []string{h.cfg.AdminAPIKey.reveal()}}) // also /openapi.json and /docs
-	inventory.Admin{DB: h.db}.Register(api)                                                                 // /api/v1/products…
-	h.book.AdminRoutes(api)                                                                                 // /api/v1/orders… and /cases
-	h.inbox.AdminRoutes(api)                                                                                // /api/v1/events…
-	h.outbox.AdminRoutes(api, h.book.Retell)                                                                // /api/v1/emails…
+	keys := access.NewKeys(h.db)
+	options := web.APIOptions{Version: version, Keys: keys}
+	if h.cfg.AdminAPIKey != "" {
+		options.AdminKeys = []string{h.cfg.AdminAPIKey.reveal()}
+	}
+	api := web.NewAPI(e, options)            // also /openapi.json and /docs
+	keys.AdminRoutes(api)                    // /api/v1/keys
+	inventory.Admin{DB: h.db}.Register(api)  // /api/v1/products…
+	h.book.AdminRoutes(api)                  // /api/v1/orders… and /cases
+	h.inbox.AdminRoutes(api)                 // /api/v1/events…
+	h.outbox.AdminRoutes(api, h.book.Retell) // /api/v1/emails…
 	web.AnswerHEAD(e, live)
 	return e, nil
 }

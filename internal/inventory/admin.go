@@ -65,26 +65,26 @@ type SKUPath struct {
 func (a Admin) Register(api huma.API) {
 	tags := web.Tag(api, "Stock", "Products, how many there are, and every change of that")
 	huma.Register(api, huma.Operation{
-		OperationID: "create-product", Method: http.MethodPost, Path: "/api/v1/products", DefaultStatus: http.StatusCreated,
+		OperationID: "create-product", Security: web.Needs("stock:write"), Method: http.MethodPost, Path: "/api/v1/products", DefaultStatus: http.StatusCreated,
 		Summary: "Add a product", Tags: tags, Errors: []int{http.StatusConflict},
 		Description: "409 product_exists: there is one with this SKU. What is on hand becomes the first entry of its ledger.",
 	}, a.create)
 	huma.Register(api, huma.Operation{
-		OperationID: "list-products", Method: http.MethodGet, Path: "/api/v1/products", Summary: "List products by SKU", Tags: tags,
+		OperationID: "list-products", Security: web.Needs("stock:read"), Method: http.MethodGet, Path: "/api/v1/products", Summary: "List products by SKU", Tags: tags,
 		Description: "All of them, page by page.",
 	}, a.list)
 	huma.Register(api, huma.Operation{
-		OperationID: "show-product", Method: http.MethodGet, Path: "/api/v1/products/{sku}", Summary: "Show a product", Tags: tags,
+		OperationID: "show-product", Security: web.Needs("stock:read"), Method: http.MethodGet, Path: "/api/v1/products/{sku}", Summary: "Show a product", Tags: tags,
 		Errors:      []int{http.StatusNotFound},
 		Description: "available is what new orders may still reserve.",
 	}, a.show)
 	huma.Register(api, huma.Operation{
-		OperationID: "adjust-stock", Method: http.MethodPost, Path: "/api/v1/products/{sku}/adjustments", DefaultStatus: http.StatusCreated,
+		OperationID: "adjust-stock", Security: web.Needs("stock:write"), Method: http.MethodPost, Path: "/api/v1/products/{sku}/adjustments", DefaultStatus: http.StatusCreated,
 		Summary: "Change what is on hand", Tags: tags, Errors: []int{http.StatusNotFound, http.StatusConflict},
 		Description: "For goods that came in, broke or were counted anew. 409 insufficient_stock: fewer would be left than are reserved for orders; too_much_stock: more than there can be.",
 	}, a.adjust)
 	huma.Register(api, huma.Operation{
-		OperationID: "list-movements", Method: http.MethodGet, Path: "/api/v1/products/{sku}/movements",
+		OperationID: "list-movements", Security: web.Needs("stock:read"), Method: http.MethodGet, Path: "/api/v1/products/{sku}/movements",
 		Summary: "Show a product's ledger, newest first", Tags: tags, Errors: []int{http.StatusNotFound},
 		Description: "Every change of a product's stock. What is on hand and what is reserved are always the sums of these.",
 	}, a.movements)

@@ -27,16 +27,16 @@ type Retell func(tx database.Tx, l Letter, actor string) (Facts, error)
 func (o *Outbox) AdminRoutes(api huma.API, retell Retell) {
 	tags := web.Tag(api, "E-mails", "What was written to customers, and what became of it")
 	huma.Register(api, huma.Operation{
-		OperationID: "list-emails", Method: http.MethodGet, Path: "/api/v1/emails", Summary: "List e-mails, newest first", Tags: tags,
+		OperationID: "list-emails", Security: web.Needs("emails:read"), Method: http.MethodGet, Path: "/api/v1/emails", Summary: "List e-mails, newest first", Tags: tags,
 		Description: "Without what they say: show one for that. Filters add up.",
 	}, o.list)
 	huma.Register(api, huma.Operation{
-		OperationID: "show-email", Method: http.MethodGet, Path: "/api/v1/emails/{id}",
+		OperationID: "show-email", Security: web.Needs("emails:read", "pii:read"), Method: http.MethodGet, Path: "/api/v1/emails/{id}",
 		Summary: "Show an e-mail with what it says", Tags: tags, Errors: []int{http.StatusNotFound},
 		Description: "Both parts as the mail server got them or, before that, as they would read now.",
 	}, o.show)
 	huma.Register(api, huma.Operation{
-		OperationID: "resend-email", Method: http.MethodPost, Path: "/api/v1/emails/{id}/resends", DefaultStatus: http.StatusCreated,
+		OperationID: "resend-email", Security: web.Needs("emails:send"), Method: http.MethodPost, Path: "/api/v1/emails/{id}/resends", DefaultStatus: http.StatusCreated,
 		Summary: "Send an e-mail again, with what is true now", Tags: tags, Errors: []int{http.StatusNotFound, http.StatusConflict},
 		Description: "Writes a new e-mail of the same kind, with today's amounts and payment details; each request makes one. " +
 			"It is refused while the e-mail is still under way, and when the order has outgrown it.",
@@ -97,6 +97,16 @@ func (o *Outbox) detail(l Letter) EmailDetail {
 	return d
 }
 
+// shown is what the log tells who acts; last errors may repeat the address.
+func (d EmailDetail) shown(ctx context.Context) EmailView {
+	v := d.EmailView
+	v.To = web.Personal(ctx, v.To)
+	if !web.Allowed(ctx, web.ReadPII) {
+		v.LastError = strings.ReplaceAll(v.LastError, d.To, v.To)
+	}
+	return v
+}
+
 // nextAttempt is when the letter is tried again at the earliest, nil for never.
 func (l Letter) nextAttempt() *time.Time {
 	at := l.NotBefore.UTC()
@@ -122,6 +132,9 @@ func (o *Outbox) list(ctx context.Context, q *listInput) (*struct{ Body web.Page
 			sel = sel.Where(column+" = ?", want)
 		}
 	}
+	if err := web.NeedsPII(ctx, "to", q.To); err != nil {
+		return nil, err
+	}
 	if q.To != "" {
 		sel = sel.Where("lower(address) = lower(?)", q.To)
 	}
@@ -138,7 +151,7 @@ func (o *Outbox) list(ctx context.Context, q *listInput) (*struct{ Body web.Page
 	}
 	vs := make([]EmailView, len(rows))
 	for i, l := range rows {
-		vs[i] = o.detail(l).EmailView
+		vs[i] = o.detail(l).shown(ctx)
 	}
 	page := web.NewPage(vs, q.Limit, func(v EmailView) string { return web.EncodeCursor(v.ID) })
 	return &struct{ Body web.Page[EmailView] }{page}, nil
@@ -210,7 +223,7 @@ func (o *Outbox) resend(ctx context.Context, in *resendInput, retell Retell) (*s
 	if err != nil {
 		return nil, err
 	}
-	return &struct{ Body EmailView }{o.detail(*posted).EmailView}, nil
+	return &struct{ Body EmailView }{o.detail(*posted).shown(ctx)}, nil
 }
 
 func (r Resend) check() error {

@@ -28,38 +28,38 @@ func (b *Book) AdminRoutes(api huma.API) {
 	tags := web.Tag(api, "Orders", "What customers ordered, how it stands with the money and with the goods")
 	missing, both := []int{http.StatusNotFound}, []int{http.StatusNotFound, http.StatusConflict}
 	huma.Register(api, huma.Operation{
-		OperationID: "create-order", Method: http.MethodPost, Path: "/api/v1/orders", DefaultStatus: http.StatusCreated,
+		OperationID: "create-order", Security: web.Needs("orders:write"), Method: http.MethodPost, Path: "/api/v1/orders", DefaultStatus: http.StatusCreated,
 		Summary: "Open an order and reserve its stock", Tags: tags, Errors: []int{http.StatusConflict},
 		Description: "Every line is reserved, or nothing is. Give the id to PayQI as metadata.order_id when you create the payment, and the customer the link in status_url. " +
 			"409 order_exists: there is one with this id; insufficient_stock: errors tells the shortage of each line.",
 	}, b.create)
 	huma.Register(api, huma.Operation{
-		OperationID: "list-orders", Method: http.MethodGet, Path: "/api/v1/orders", Summary: "List orders, newest first", Tags: tags,
+		OperationID: "list-orders", Security: web.Needs("orders:read"), Method: http.MethodGet, Path: "/api/v1/orders", Summary: "List orders, newest first", Tags: tags,
 		Description: "Filters add up. q searches, the others compare.",
 	}, b.list)
 	huma.Register(api, huma.Operation{
-		OperationID: "show-order", Method: http.MethodGet, Path: "/api/v1/orders/{id}", Summary: "Show an order", Tags: tags, Errors: missing,
+		OperationID: "show-order", Security: web.Needs("orders:read"), Method: http.MethodGet, Path: "/api/v1/orders/{id}", Summary: "Show an order", Tags: tags, Errors: missing,
 		Description: "With its lines, payments and parcels, and with what holds it.",
 	}, b.show)
 	huma.Register(api, huma.Operation{
-		OperationID: "show-timeline", Method: http.MethodGet, Path: "/api/v1/orders/{id}/timeline",
+		OperationID: "show-timeline", Security: web.Needs("orders:read"), Method: http.MethodGet, Path: "/api/v1/orders/{id}/timeline",
 		Summary: "Show what happened to an order", Tags: tags, Errors: missing,
 		Description: "Every change, by whom or by which event, oldest first. What is written here is never changed.",
 	}, b.timeline)
 	huma.Register(api, huma.Operation{
-		OperationID: "cancel-order", Method: http.MethodPost, Path: "/api/v1/orders/{id}/cancellation", DefaultStatus: http.StatusOK,
+		OperationID: "cancel-order", Security: web.Needs("orders:write"), Method: http.MethodPost, Path: "/api/v1/orders/{id}/cancellation", DefaultStatus: http.StatusOK,
 		Summary: "Cancel an order that has not shipped", Tags: tags, Errors: both,
 		Description: "What it held of stock is free again, what was paid is due back, and the customer is written to. " +
 			"409 order_shipped: a line is on its way; order_cancelled: it was cancelled before.",
 	}, b.cancel)
 	huma.Register(api, huma.Operation{
-		OperationID: "ship-order", Method: http.MethodPost, Path: "/api/v1/orders/{id}/shipments", DefaultStatus: http.StatusCreated,
+		OperationID: "ship-order", Security: web.Needs("orders:write"), Method: http.MethodPost, Path: "/api/v1/orders/{id}/shipments", DefaultStatus: http.StatusCreated,
 		Summary: "Report that lines of a paid order have shipped", Tags: tags, Errors: both,
 		Description: "The customer gets a letter with the tracking number; when no line is left, the order is fulfilled. " +
 			"409 order_not_paid; order_held: its open cases must be decided first; line_shipped: it was sent before.",
 	}, b.ship)
 	huma.Register(api, huma.Operation{
-		OperationID: "list-cases", Method: http.MethodGet, Path: "/api/v1/cases",
+		OperationID: "list-cases", Security: web.Needs("orders:read"), Method: http.MethodGet, Path: "/api/v1/cases",
 		Summary: "List what a person must decide, newest first", Tags: web.Tag(api, "Cases", "What Quayside does not decide by itself; an open one that blocks holds its order back"),
 		Description: "Some settle themselves, such as an underpayment that is made good. Filters add up.",
 	}, b.listCases)
@@ -119,7 +119,13 @@ func (b *Book) answer(ctx context.Context, id string) (*orderOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &orderOutput{*v}, nil
+	return &orderOutput{v.shown(ctx)}, nil
+}
+
+// shown is the order as who acts may see it.
+func (v View) shown(ctx context.Context) View {
+	v.Customer = CustomerView{Email: web.Personal(ctx, v.Customer.Email), Name: web.Personal(ctx, v.Customer.Name)}
+	return v
 }
 
 // Show returns an order. Errors: NotFound.
@@ -161,6 +167,9 @@ type listInput struct {
 }
 
 func (b *Book) list(ctx context.Context, in *listInput) (*struct{ Body web.Page[View] }, error) {
+	if err := errors.Join(web.NeedsPII(ctx, "email", in.Email), web.NeedsPII(ctx, "q", in.Q)); err != nil {
+		return nil, err
+	}
 	filter, err := in.filter()
 	if err != nil {
 		return nil, err
@@ -181,6 +190,9 @@ func (b *Book) list(ctx context.Context, in *listInput) (*struct{ Body web.Page[
 	vs, err := b.views(ctx, rows)
 	if err != nil {
 		return nil, err
+	}
+	for i := range vs {
+		vs[i] = vs[i].shown(ctx)
 	}
 	page := web.NewPage(vs, in.Limit, func(v View) string { return web.EncodeCursor(v.CreatedAt.Format(time.RFC3339Nano), v.ID) })
 	return &struct{ Body web.Page[View] }{page}, nil

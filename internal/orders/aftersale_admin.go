@@ -19,17 +19,17 @@ func (b *Book) afterSaleRoutes(api huma.API) {
 	orders := []string{"Orders"}
 	missing, both := []int{http.StatusNotFound}, []int{http.StatusNotFound, http.StatusConflict}
 	huma.Register(api, huma.Operation{
-		OperationID: "edit-shipment", Method: http.MethodPatch, Path: "/api/v1/orders/{id}/shipments/{shipment_id}",
+		OperationID: "edit-shipment", Security: web.Needs("orders:write"), Method: http.MethodPatch, Path: "/api/v1/orders/{id}/shipments/{shipment_id}",
 		Summary: "Change carrier or tracking number of a parcel", Tags: orders, Errors: missing,
 		Description: "The customer's page shows it at once; the letter that went out stays as it was.",
 	}, b.editShipment)
 	huma.Register(api, huma.Operation{
-		OperationID: "deliver-shipment", Method: http.MethodPost, Path: "/api/v1/orders/{id}/shipments/{shipment_id}/delivery", DefaultStatus: http.StatusOK,
+		OperationID: "deliver-shipment", Security: web.Needs("orders:write"), Method: http.MethodPost, Path: "/api/v1/orders/{id}/shipments/{shipment_id}/delivery", DefaultStatus: http.StatusOK,
 		Summary: "Report that a parcel has arrived", Tags: orders, Errors: both,
 		Description: "When all parcels of an order have arrived, its fulfillment_status is delivered. 409 shipment_delivered: it was reported before.",
 	}, b.deliver)
 	huma.Register(api, huma.Operation{
-		OperationID: "return-goods", Method: http.MethodPost, Path: "/api/v1/orders/{id}/returns", DefaultStatus: http.StatusCreated,
+		OperationID: "return-goods", Security: web.Needs("orders:write"), Method: http.MethodPost, Path: "/api/v1/orders/{id}/returns", DefaultStatus: http.StatusCreated,
 		Summary: "Report that shipped lines came back", Tags: orders, Errors: both,
 		Description: "They go back on the shelf or are written off. What the order costs less for it is due back to the customer, unless you say refund 0: " +
 			"approve it with POST /orders/{id}/refunds. 409 line_not_shipped, line_returned.",

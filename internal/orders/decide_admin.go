@@ -20,17 +20,17 @@ func (b *Book) decisionRoutes(api huma.API) {
 	cases, orders := []string{"Cases"}, []string{"Orders"}
 	both := []int{http.StatusNotFound, http.StatusConflict}
 	huma.Register(api, huma.Operation{
-		OperationID: "show-case", Method: http.MethodGet, Path: "/api/v1/cases/{id}",
+		OperationID: "show-case", Security: web.Needs("orders:read"), Method: http.MethodGet, Path: "/api/v1/cases/{id}",
 		Summary: "Show a case with the actions it offers", Tags: cases, Errors: []int{http.StatusNotFound},
 		Description: "Also a closed one, with who decided what.",
 	}, b.showCase)
 	huma.Register(api, huma.Operation{
-		OperationID: "resolve-case", Method: http.MethodPost, Path: "/api/v1/cases/{id}/resolutions", DefaultStatus: http.StatusCreated,
+		OperationID: "resolve-case", Security: web.Needs("cases:resolve"), Method: http.MethodPost, Path: "/api/v1/cases/{id}/resolutions", DefaultStatus: http.StatusCreated,
 		Summary: "Decide a case", Tags: cases, Errors: both,
 		Description: "Carries out one of the actions that the case offers, and closes it (`wait` leaves it open). The order's timeline says who decided what, and why.",
 	}, b.resolve)
 	huma.Register(api, huma.Operation{
-		OperationID: "reopen-order", Method: http.MethodPost, Path: "/api/v1/orders/{id}/reopening", DefaultStatus: http.StatusOK,
+		OperationID: "reopen-order", Security: web.Needs("orders:write"), Method: http.MethodPost, Path: "/api/v1/orders/{id}/reopening", DefaultStatus: http.StatusOK,
 		Summary: "Take a cancelled or expired order up again", Tags: orders, Errors: both,
 		Description: "It gets a new deadline from now and its stock is reserved, or nothing changes. Money that came for it counts.",
 	}, b.reopenOrder)
@@ -42,45 +42,45 @@ func (b *Book) refundRoutes(api huma.API) {
 	refunds := web.Tag(api, "Refunds", "Money that goes back, or was decided to stay. Quayside sends none: a person does, and says so")
 	both := []int{http.StatusNotFound, http.StatusConflict}
 	huma.Register(api, huma.Operation{
-		OperationID: "approve-refund", Method: http.MethodPost, Path: "/api/v1/orders/{id}/refunds", DefaultStatus: http.StatusCreated,
+		OperationID: "approve-refund", Security: web.Needs("refunds:write"), Method: http.MethodPost, Path: "/api/v1/orders/{id}/refunds", DefaultStatus: http.StatusCreated,
 		Summary: "Decide that money due back goes back", Tags: refunds, Errors: both,
 		Description: "Writes a refund for each payment it comes from. Quayside sends no money: send it, and report the transaction with POST /refunds/{id}/dispatch.",
 	}, b.approveRefund)
 	huma.Register(api, huma.Operation{
-		OperationID: "waive-refund", Method: http.MethodPost, Path: "/api/v1/orders/{id}/waivers", DefaultStatus: http.StatusCreated,
+		OperationID: "waive-refund", Security: web.Needs("refunds:write"), Method: http.MethodPost, Path: "/api/v1/orders/{id}/waivers", DefaultStatus: http.StatusCreated,
 		Summary: "Decide that money due back is kept, for a reason", Tags: refunds, Errors: both,
 		Description: "The order's books then count the money as kept. The note says why.",
 	}, b.waiveRefund)
 	huma.Register(api, huma.Operation{
-		OperationID: "list-refunds", Method: http.MethodGet, Path: "/api/v1/refunds", Summary: "List refunds, newest first", Tags: refunds,
+		OperationID: "list-refunds", Security: web.Needs("orders:read"), Method: http.MethodGet, Path: "/api/v1/refunds", Summary: "List refunds, newest first", Tags: refunds,
 		Description: "Filters add up. What is due and not decided about is no refund yet: list orders with payment_status refund_due or overpaid.",
 	}, b.listRefunds)
 	huma.Register(api, huma.Operation{
-		OperationID: "show-refund", Method: http.MethodGet, Path: "/api/v1/refunds/{id}", Summary: "Show a refund", Tags: refunds, Errors: []int{http.StatusNotFound},
+		OperationID: "show-refund", Security: web.Needs("orders:read"), Method: http.MethodGet, Path: "/api/v1/refunds/{id}", Summary: "Show a refund", Tags: refunds, Errors: []int{http.StatusNotFound},
 		Description: "Where it goes, and how far it is.",
 	}, b.showRefund)
 	huma.Register(api, huma.Operation{
-		OperationID: "address-refund", Method: http.MethodPut, Path: "/api/v1/refunds/{id}/destination",
+		OperationID: "address-refund", Security: web.Needs("refunds:write"), Method: http.MethodPut, Path: "/api/v1/refunds/{id}/destination",
 		Summary: "Say where an approved refund goes", Tags: refunds, Errors: both,
 		Description: "Until it was sent it may be changed.",
 	}, b.addressRefund)
 	huma.Register(api, huma.Operation{
-		OperationID: "dispatch-refund", Method: http.MethodPost, Path: "/api/v1/refunds/{id}/dispatch", DefaultStatus: http.StatusOK,
+		OperationID: "dispatch-refund", Security: web.Needs("refunds:write"), Method: http.MethodPost, Path: "/api/v1/refunds/{id}/dispatch", DefaultStatus: http.StatusOK,
 		Summary: "Report by which transaction a refund was sent", Tags: refunds, Errors: both,
 		Description: "A transaction sends one refund of a payment. One that brought money in, or refunded another order, is refused.",
 	}, b.dispatchRefund)
 	huma.Register(api, huma.Operation{
-		OperationID: "confirm-refund", Method: http.MethodPost, Path: "/api/v1/refunds/{id}/confirmation", DefaultStatus: http.StatusOK,
+		OperationID: "confirm-refund", Security: web.Needs("refunds:write"), Method: http.MethodPost, Path: "/api/v1/refunds/{id}/confirmation", DefaultStatus: http.StatusOK,
 		Summary: "Report that the transaction of a refund is final", Tags: refunds, Errors: both,
 		Description: "Nothing can change after that.",
 	}, b.confirmRefund)
 	huma.Register(api, huma.Operation{
-		OperationID: "withdraw-refund", Method: http.MethodPost, Path: "/api/v1/refunds/{id}/withdrawal", DefaultStatus: http.StatusOK,
+		OperationID: "withdraw-refund", Security: web.Needs("refunds:write"), Method: http.MethodPost, Path: "/api/v1/refunds/{id}/withdrawal", DefaultStatus: http.StatusOK,
 		Summary: "Take back a decision of which nothing was sent", Tags: refunds, Errors: both,
 		Description: "The money is due again, or waits for a decision as before.",
 	}, b.withdrawRefund)
 	huma.Register(api, huma.Operation{
-		OperationID: "report-money", Method: http.MethodGet, Path: "/api/v1/reports/money", Tags: web.Tag(api, "Reports", "Where the money is"),
+		OperationID: "report-money", Security: web.Needs("reports:read"), Method: http.MethodGet, Path: "/api/v1/reports/money", Tags: web.Tag(api, "Reports", "Where the money is"),
 		Summary: "Account for every amount received in a period",
 		Description: "Per currency: received = applied + refund_due + refunded + kept + unmatched, to the last digit. " +
 			"A payment belongs to the period in which Quayside learnt that it completed; where its money is, is as of now.",

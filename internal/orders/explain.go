@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"quayside/internal/database"
+	"quayside/internal/web"
 )
 
 // Explanation says in plain sentences where an order stands.
@@ -22,7 +23,7 @@ type Explanation struct {
 
 func (b *Book) explainRoute(api huma.API) {
 	huma.Register(api, huma.Operation{
-		OperationID: "explain-order", Method: http.MethodGet, Path: "/api/v1/orders/{id}/explanation", Tags: []string{"Orders"},
+		OperationID: "explain-order", Security: web.Needs("orders:read"), Method: http.MethodGet, Path: "/api/v1/orders/{id}/explanation", Tags: []string{"Orders"},
 		Summary: "Say in plain words where an order stands, what it waits for, and what would move it", Errors: []int{http.StatusNotFound},
 		Description: "For people: the sentences may change. Programs read the order and its cases.",
 	}, b.explain)

@@ -83,7 +83,7 @@ type TimeToPay struct {
 
 func (b *Book) statsRoute(api huma.API) {
 	huma.Register(api, huma.Operation{
-		OperationID: "show-stats", Method: http.MethodGet, Path: "/api/v1/stats", Tags: web.Tag(api, "Statistics", "How the shop is doing"),
+		OperationID: "show-stats", Security: web.Needs("reports:read"), Method: http.MethodGet, Path: "/api/v1/stats", Tags: web.Tag(api, "Statistics", "How the shop is doing"),
 		Summary: "Show counts and sums for a period",
 		Description: "All figures are of one moment and agree with each other. Orders are counted by when they were created, revenue and " +
 			"the time to pay by when orders became paid: the revenue of a period changes later only when an order of it is cancelled or money of it goes back.",

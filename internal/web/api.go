@@ -2,7 +2,6 @@ package web
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -22,9 +21,11 @@ import (
 // APIOptions says who may use the admin API.
 type APIOptions struct {
 	Version string // of the program, for the OpenAPI document
-	// AdminKeys are accepted as Authorization: Bearer KEY. At least one; 1 to
-	// 512 visible ASCII characters each.
+	// AdminKeys are accepted as Authorization: Bearer KEY and may do
+	// everything; 1 to 512 visible ASCII characters each.
 	AdminKeys []string
+	// Keys are those that people were given, each with its scopes; may be nil.
+	Keys Keyring
 }
 
 // NewAPI puts the admin API on e: callers register operations on what it
@@ -32,7 +33,7 @@ type APIOptions struct {
 // key, refuses unknown parameters and fields, and answers errors as [Problem];
 // 404 and 409 are documented where the operation names them in Errors. It also
 // serves GET /openapi.json and GET /docs, without a key. It panics when
-// AdminKeys is empty or holds a key that nobody could send.
+// AdminKeys holds a key that nobody could send.
 func NewAPI(e *gin.Engine, o APIOptions) huma.API {
 	speakOurWay()
 	config := huma.Config{
@@ -45,7 +46,7 @@ func NewAPI(e *gin.Engine, o APIOptions) huma.API {
 			Components: &huma.Components{
 				Schemas: huma.NewMapRegistry("#/components/schemas/", schemaName),
 				SecuritySchemes: map[string]*huma.SecurityScheme{"bearer": {
-					Type: "http", Scheme: "bearer", Description: "A key of the admin API, as it stands in ADMIN_API_KEY",
+					Type: "http", Scheme: "bearer", Description: "A key of the admin API: one of POST /api/v1/keys or of `quayside keys create`, or ADMIN_API_KEY",
 				}},
 			},
 			OnAddOperation: []huma.AddOpFunc{documentOperation},
@@ -56,7 +57,7 @@ func NewAPI(e *gin.Engine, o APIOptions) huma.API {
 	}
 	api := humagin.New(e, config)
 	documentProblems(api.OpenAPI())
-	api.UseMiddleware(newGate(o.AdminKeys).check, strictQuery, strictBody)
+	api.UseMiddleware(newGate(o.AdminKeys, o.Keys).check, strictQuery, strictBody)
 	e.GET("/openapi.json", serveOpenAPI(api))
 	mountDocs(e)
 	return api
@@ -131,8 +132,8 @@ var problemNotes = map[int]string{
 	http.StatusUnprocessableEntity:   "It can be read and breaks a rule; errors names the fields",
 	http.StatusInternalServerError:   "A mistake of ours; the request id finds it in the log",
 	http.StatusUnauthorized:          "No key, or one we do not accept",
-	http.StatusForbidden:             "Plain http where https is required",
-	http.StatusTooManyRequests:       "Too many failed logins from this address; Retry-After says when to come back",
+	http.StatusForbidden:             "The key lacks a scope, or plain http where https is required",
+	http.StatusTooManyRequests:       "Too many failed logins from this address, or too many requests with this key; Retry-After says when to come back",
 	http.StatusServiceUnavailable:    "Not now; Retry-After says when to come back",
 }
 
@@ -170,9 +171,10 @@ func documentOperation(_ *huma.OpenAPI, op *huma.Operation) {
 	for _, status := range append(statuses, op.Errors...) {
 		op.Responses[strconv.Itoa(status)] = &huma.Response{Ref: "#/components/responses/" + problemRef(status)}
 	}
-	if op.Security == nil {
-		op.Security = []map[string][]string{{"bearer": {}}}
+	if len(op.Security) != 1 || len(scopesOf(op)) == 0 {
+		panic("web: operation " + op.OperationID + " declares no scope: give it Security: web.Needs(…)")
 	}
+	op.Description += "\n\nScope: `" + strings.Join(scopesOf(op), "`, `") + "`."
 }
 
 var qualified = regexp.MustCompile(`[\w./-]*?([\w-]+)\.(\w+)`)
@@ -217,13 +219,4 @@ func serveOpenAPI(api huma.API) gin.HandlerFunc {
 		}
 		c.Data(http.StatusOK, "application/json", doc)
 	}
-}
-
-type actorKey struct{}
-
-// Actor returns who acts, for the audit: "admin:bootstrap" for a key of
-// [APIOptions]; "" where nobody has logged in.
-func Actor(ctx context.Context) string {
-	actor, _ := ctx.Value(actorKey{}).(string)
-	return actor
 }

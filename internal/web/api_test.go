@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // Whoever does not send one good key in one header stays outside, before the
@@ -120,16 +122,16 @@ func TestFailureLimit(t *testing.T) {
 
 // A limiter forgets, so that addresses cannot fill the memory.
 func TestFailureMemory(t *testing.T) {
-	f, now := newFailures(), time.Now()
-	for i := range 3 * maxAddresses {
+	f, now := newLimits(rate.Every(failureEvery), failureBurst), time.Now()
+	for i := range 3 * maxWho {
 		f.add(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255), now)
 	}
-	if len(f.byAddr) > maxAddresses {
-		t.Errorf("%d addresses", len(f.byAddr))
+	if len(f.who) > maxWho {
+		t.Errorf("%d addresses", len(f.who))
 	}
 	f.add("192.0.2.1", now.Add(time.Hour))
-	if len(f.byAddr) != 1 {
-		t.Errorf("%d addresses after an hour", len(f.byAddr))
+	if len(f.who) != 1 {
+		t.Errorf("%d addresses after an hour", len(f.who))
 	}
 	for range failureBurst {
 		f.add("192.0.2.2", now)
@@ -142,16 +144,16 @@ func TestFailureMemory(t *testing.T) {
 	}
 }
 
-// The API does not start without a key that somebody can send.
+// The API does not start with a key that nobody can send.
 func TestAdminKeysNeeded(t *testing.T) {
-	for _, keys := range [][]string{nil, {""}, {goodKey, ""}, {"with space"}, {"tail\n"}, {strings.Repeat("a", 513)}} {
+	for _, keys := range [][]string{{""}, {goodKey, ""}, {"with space"}, {"tail\n"}, {strings.Repeat("a", 513)}} {
 		func() {
 			defer func() {
 				if recover() == nil {
 					t.Errorf("keys %q were taken", keys)
 				}
 			}()
-			newGate(keys)
+			newGate(keys, nil)
 		}()
 	}
 }
@@ -184,7 +186,7 @@ func TestOpenAPI(t *testing.T) {
 					t.Errorf("%s %s: no %s", method, path, status)
 				}
 			}
-			if dig(op, "responses", "default") != nil || !reflect.DeepEqual(dig(op, "security"), []any{map[string]any{"bearer": []any{}}}) {
+			if dig(op, "responses", "default") != nil || !reflect.DeepEqual(dig(op, "security"), []any{map[string]any{"bearer": []any{"toys:read"}}}) {
 				t.Errorf("%s %s: %v", method, path, op)
 			}
 		}

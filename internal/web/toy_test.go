@@ -84,14 +84,14 @@ func newToy(t *testing.T, change ...func(*Options)) *toy {
 
 func registerToys(api huma.API) {
 	huma.Register(api, huma.Operation{
-		OperationID: "create-toy", Method: http.MethodPost, Path: "/api/v1/toys",
+		OperationID: "create-toy", Security: Needs("toys:read"), Method: http.MethodPost, Path: "/api/v1/toys",
 		DefaultStatus: http.StatusCreated, Errors: []int{http.StatusConflict},
 	}, func(ctx context.Context, in *toyInput) (*toyOutput, error) {
 		NoteContext(ctx, slog.Bool("ran", true), slog.String("actor", Actor(ctx)))
 		return &toyOutput{in.Body}, nil
 	})
 	huma.Register(api, huma.Operation{
-		OperationID: "list-toys", Method: http.MethodGet, Path: "/api/v1/toys",
+		OperationID: "list-toys", Security: Needs("toys:read"), Method: http.MethodGet, Path: "/api/v1/toys",
 	}, func(_ context.Context, in *toyQuery) (*struct{ Body Page[toyItem] }, error) {
 		parts, err := DecodeCursor(in.After, 1)
 		if err != nil {
@@ -105,7 +105,7 @@ func registerToys(api huma.API) {
 		return &struct{ Body Page[toyItem] }{page}, nil
 	})
 	huma.Register(api, huma.Operation{
-		OperationID: "fail", Method: http.MethodGet, Path: "/api/v1/failures/{kind}", Errors: []int{http.StatusNotFound, http.StatusConflict},
+		OperationID: "fail", Security: Needs("toys:read"), Method: http.MethodGet, Path: "/api/v1/failures/{kind}", Errors: []int{http.StatusNotFound, http.StatusConflict},
 	}, func(_ context.Context, in *toyFailure) (*struct{ Body any }, error) {
 		if in.Kind == "marshal" {
 			return &struct{ Body any }{unencodable{}}, nil

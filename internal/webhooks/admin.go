@@ -19,17 +19,17 @@ import (
 func (in *Inbox) AdminRoutes(api huma.API) {
 	tags := web.Tag(api, "Events", "What PayQI has sent: every authentic event once, byte for byte, and what became of it")
 	huma.Register(api, huma.Operation{
-		OperationID: "list-events", Method: http.MethodGet, Path: "/api/v1/events", Summary: "List events, newest first", Tags: tags,
+		OperationID: "list-events", Security: web.Needs("events:read"), Method: http.MethodGet, Path: "/api/v1/events", Summary: "List events, newest first", Tags: tags,
 		Description: "Filters add up. Bodies are not in the list: show an event for its body.",
 	}, in.list)
 	huma.Register(api, huma.Operation{
-		OperationID: "show-event", Method: http.MethodGet, Path: "/api/v1/events/{id}",
+		OperationID: "show-event", Security: web.Needs("events:read"), Method: http.MethodGet, Path: "/api/v1/events/{id}",
 		Summary: "Show an event with its raw body, by our id or by PayQI's", Tags: tags, Errors: []int{http.StatusNotFound},
 		Description: "With it come the forms in which it was delivered, and when people had it applied again. An event without an id of PayQI's own goes by sha256: and the digest of its body.",
 	}, in.show)
 	detail := api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[eventDetail](), true, "")
 	huma.Register(api, huma.Operation{
-		OperationID: "replay-event", Method: http.MethodPost, Path: "/api/v1/events/{id}/replays", DefaultStatus: http.StatusAccepted,
+		OperationID: "replay-event", Security: web.Needs("events:replay"), Method: http.MethodPost, Path: "/api/v1/events/{id}/replays", DefaultStatus: http.StatusAccepted,
 		Summary: "Apply an event again", Tags: tags, Errors: []int{http.StatusNotFound, http.StatusConflict},
 		Responses: map[string]*huma.Response{"200": {
 			Description: "It is applied already: nothing to do, and nothing was changed",
