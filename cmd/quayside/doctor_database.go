@@ -40,6 +40,8 @@ var programRights = map[string]string{
 	"shipment_lines":         "SELECT, INSERT",
 	"letters":                "SELECT, INSERT, UPDATE",
 	"refunds":                "SELECT, INSERT, UPDATE",
+	"checkouts":              "SELECT, INSERT, UPDATE",
+	"inquiries":              "SELECT, INSERT, UPDATE",
 	"goose_db_version":       "SELECT",
 }
 

@@ -61,6 +61,9 @@ var invariants = []invariant{
 	{"matched money is in the order's currency", `
 		SELECT p.id || ': ' || p.currency || ' for ' || o.id FROM payments p JOIN orders o ON o.id = p.order_id
 		WHERE p.counted = 'matched' AND p.currency <> o.currency`},
+	{"a payment that was created for an order is that order's, unless a person moved it", `
+		SELECT c.order_id || ': ' || p.id || ' of ' || COALESCE(p.order_id, 'none') FROM checkouts c JOIN payments p ON p.id = c.payment_id
+		WHERE p.order_id IS DISTINCT FROM c.order_id AND p.attached_by IS NULL`},
 	{"a paid order got its total, less the tolerance, or what a person accepted", `
 		SELECT id || ': got ' || got || ' of ' || total FROM orders WHERE status IN ('paid','fulfilled') AND got < COALESCE(accepted, total - given_up - CAST(@tolerance AS numeric)) - returned`},
 	{"an order costs less by what its returns say", `

@@ -31,7 +31,7 @@ const (
 // stage is where a scenario is played: against a running service, over HTTP only.
 type stage struct {
 	shop  *shopClient
-	payqi *payqi
+	payqi *player
 	run   string                    // tells the orders of this run from earlier ones
 	watch func(beat)                // told of everything that happens; may be nil
 	pause func(ctx context.Context) // between two acts, for people; may be nil
@@ -261,7 +261,7 @@ func describe(e eventOf, d delivery) string {
 
 // deliver posts body so many times, so many at once, and returns the answers
 // in the order of sending.
-func (p *payqi) deliver(ctx context.Context, body []byte, signature, timestamp string, times, parallel int) ([]answer, error) {
+func (p *player) deliver(ctx context.Context, body []byte, signature, timestamp string, times, parallel int) ([]answer, error) {
 	answers, errs := make([]answer, times), make([]error, times)
 	slots := make(chan struct{}, parallel)
 	var wg sync.WaitGroup

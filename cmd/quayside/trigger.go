@@ -287,7 +287,7 @@ type trigger struct {
 	*app
 	paint
 	shop    *shopClient
-	payqi   *payqi
+	payqi   *player
 	secrets []string
 }
 

@@ -195,7 +195,7 @@ func (f *File) raise(m matter, now time.Time) {
 
 func (f *File) raiseWrongAddress(p *Payment, n News, now time.Time) {
 	f.raise(matter{
-		code: WrongAddress, about: p.ID, payment: p.ID, inbox: &n.InboxID,
+		code: WrongAddress, about: p.ID, payment: p.ID, inbox: n.inbox(),
 		summary: fmt.Sprintf("An event of payment %s names another address or destination tag than the one recorded.", p.ID),
 		facts: map[string]string{
 			"recorded": place(p.PayAddress, p.DestinationTag), "told": place(&n.PayAddress, n.DestinationTag),

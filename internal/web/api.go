@@ -133,6 +133,7 @@ var problemNotes = map[int]string{
 	http.StatusUnauthorized:          "No key, or one we do not accept",
 	http.StatusForbidden:             "Plain http where https is required",
 	http.StatusTooManyRequests:       "Too many failed logins from this address; Retry-After says when to come back",
+	http.StatusNotImplemented:        "This installation is not set up for it; the detail says what is missing",
 	http.StatusServiceUnavailable:    "Not now; Retry-After says when to come back",
 }
 
