@@ -31,6 +31,7 @@ CREATE UNIQUE INDEX an_order_asks_for_one_payment_at_a_time ON checkouts (order_
 CREATE TABLE inquiries (
   payment_id text PRIMARY KEY REFERENCES payments,
   state      text NOT NULL,          -- open or over
+  since      timestamptz NOT NULL,   -- when it was first found silent
   asks       integer NOT NULL DEFAULT 0,
   ask_at     timestamptz NOT NULL,   -- the next time, or the end of the lease of one under way
   ask_until  timestamptz NOT NULL,   -- then it is over, whatever PayQI says
@@ -42,4 +43,5 @@ CREATE TABLE inquiries (
   CONSTRAINT money_that_was_answered_has_its_currency CHECK ((amount IS NULL) = (currency IS NULL))
 ) WITH (fillfactor = 80);
 CREATE INDEX inquiries_waiting ON inquiries (ask_at) WHERE state = 'open';
+CREATE INDEX inquiries_by_silence ON inquiries (since);
 CREATE INDEX inquiries_by_time ON inquiries (asked_at) WHERE asked_at IS NOT NULL;

@@ -45,6 +45,7 @@ var plants = map[string]string{
 
 	"a payment that was created for an order is that order's, unless a person moved it": `INSERT INTO checkouts (order_id, number, idempotency_key, amount, currency, state, leased_until, payment_id, asked_by, asked_at)
 		SELECT 'open', 1, gen_random_uuid(), 10, 'XRP', 'linked', now(), id, 'admin:test', now() FROM payments WHERE order_id = 'paid'`,
+	"every change of an order by an answer of PayQI has its question": `UPDATE timeline SET cause = 'poll:payqi' WHERE order_id = 'paid' AND seq = 2`,
 }
 
 // plantRefund writes a refund of the payment of order paid: order, currency, state, transaction.

@@ -56,7 +56,11 @@ var invariants = []invariant{
 	{"what a payment brought is what one of its events said", `
 		SELECT p.id || ': ' || p.amount || ' ' || p.currency FROM payments p WHERE p.completed_seen IS NOT NULL
 		AND EXISTS (SELECT 1 FROM inbox i WHERE i.payment_id = p.id AND i.amount IS NOT NULL)
-		AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.payment_id = p.id AND i.amount = p.amount AND i.currency = p.currency)`},
+		AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.payment_id = p.id AND i.amount = p.amount AND i.currency = p.currency)
+		AND NOT EXISTS (SELECT 1 FROM inquiries q WHERE q.payment_id = p.id AND q.amount = p.amount AND q.currency = p.currency)`},
+	{"every change of an order by an answer of PayQI has its question", `
+		SELECT t.order_id || ' step ' || t.seq FROM timeline t WHERE t.cause = 'poll:payqi' AND NOT EXISTS (
+			SELECT 1 FROM inquiries q JOIN payments p ON p.id = q.payment_id WHERE p.order_id = t.order_id AND q.asked_at <= t.at)`},
 	{"all money received is accounted for", orders.UnbalancedMoney},
 	{"matched money is in the order's currency", `
 		SELECT p.id || ': ' || p.currency || ' for ' || o.id FROM payments p JOIN orders o ON o.id = p.order_id

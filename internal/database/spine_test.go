@@ -48,7 +48,7 @@ INSERT INTO checkouts (order_id, number, idempotency_key, amount, currency, stat
   VALUES ('o1', 1, '00000000-0000-4000-8000-000000000004', 10, 'XRP', 'asking', now(), 'admin:x', now());
 INSERT INTO checkouts (order_id, number, idempotency_key, amount, currency, state, leased_until, payment_id, asked_by, asked_at)
   VALUES ('o2', 1, '00000000-0000-4000-8000-000000000005', 10, 'XRP', 'linked', now(), 'p2', 'admin:x', now());
-INSERT INTO inquiries (payment_id, state, ask_at, ask_until) VALUES ('p1', 'open', now(), now());
+INSERT INTO inquiries (payment_id, state, since, ask_at, ask_until) VALUES ('p1', 'open', now(), now(), now());
 INSERT INTO letters (id, order_id, kind, address, facts, state, not_before, rung_at, message_id, posted_at)
   VALUES (gen_random_uuid(), 'o1', 'order_received', 'a@shop.example', '{}', 'queued', now(), now(), 'm1', now());`
 

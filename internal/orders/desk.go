@@ -299,6 +299,7 @@ type sheet struct {
 	relabelled   []Shipment
 	returns      []Return
 	returnLines  []returnedLine
+	inquiries    []Inquiry
 	recalled     []string
 	letters      []notify.Letter
 	outgrown     []notify.Withdrawal
@@ -318,6 +319,7 @@ func (s *sheet) add(f *File) {
 	s.refunds = append(s.refunds, f.refunds...)
 	s.relabelled = append(s.relabelled, f.relabelled...)
 	s.returns = append(s.returns, f.returns...)
+	s.inquiries = append(s.inquiries, f.inquiries...)
 	for _, p := range f.heard {
 		s.payments = append(s.payments, p)
 	}
@@ -377,6 +379,7 @@ func (s *sheet) save(tx database.Tx) error {
 		{"shipments", func() error { return s.saveShipments(tx) }},
 		{"returns", func() error { return s.saveReturns(tx) }},
 		{"refunds", func() error { return saveRefunds(tx, s.refunds) }},
+		{"inquiries", func() error { return saveInquiries(tx, s.inquiries) }},
 		{"order_items", func() error { return s.saveGivenUp(tx) }},
 	} {
 		if err := write.do(); err != nil {

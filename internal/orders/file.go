@@ -52,9 +52,10 @@ type follow struct {
 	refunds    []*Refund
 	relabelled []Shipment // whose rows change
 	returns    []Return
-	givenUp    []int // lines
-	recall     bool  // withdraw what the provider was asked
-	fresh      bool  // the order's own row is written already, as it is
+	inquiries  []Inquiry // payments to ask PayQI about
+	givenUp    []int     // lines
+	recall     bool      // withdraw what the provider was asked
+	fresh      bool      // the order's own row is written already, as it is
 }
 
 // Verdict is what became of an event.

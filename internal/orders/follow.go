@@ -120,6 +120,7 @@ func (f *File) review(d *desk) {
 		code: StockGone, about: f.ID, facts: money,
 		summary: "The order is paid but the goods were gone by then; nothing was taken from stock.",
 	}, d.now)
+	f.reviewSilence(d.now)
 	for _, p := range f.Payments {
 		if c := f.Cases[matter{code: Regression, about: p.ID}.key()]; c != nil || p.regressed() {
 			f.keep(p.regressed(), matter{
