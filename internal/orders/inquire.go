@@ -73,29 +73,36 @@ func (b *Book) Inquire(ctx context.Context) error {
 }
 
 // claimInquiries leases a few inquiries that are due, each asking counted
-// before it is made. One worker at a time, so that the count of the last minute
-// is right.
+// before it is made.
 func (b *Book) claimInquiries(ctx context.Context) (due []Inquiry, err error) {
-	err = b.db.InTx(ctx, func(tx database.Tx) error {
-		due = nil
-		if err := tx.Exec(`SELECT pg_advisory_xact_lock(hashtext('quayside inquiries'))`).Error; err != nil {
-			return err
-		}
-		if err := tx.Exec(`UPDATE inquiries SET state = ? WHERE state = ? AND ask_until <= ? AND ask_at <= ?`, inquiryOver, inquiryOpen, tx.Now, tx.Now).Error; err != nil {
-			return err
-		}
-		return tx.Raw(`UPDATE inquiries SET asks = asks + 1, asked_at = @now, ask_at = @lease WHERE payment_id IN
-			(SELECT payment_id FROM inquiries WHERE state = @open AND ask_at <= @now ORDER BY ask_at
-			LIMIT least(@round, greatest(0, @most - (SELECT count(*) FROM inquiries WHERE asked_at > @minute))) FOR UPDATE SKIP LOCKED) RETURNING *`,
-			map[string]any{
-				"now": tx.Now, "lease": tx.Now.Add(inquiryLease), "open": inquiryOpen, "round": inquiryRound,
-				"most": asksAMinute, "minute": tx.Now.Add(-time.Minute),
-			}).Scan(&due).Error
+	err = b.db.InTx(ctx, func(tx database.Tx) (err error) {
+		due, err = claimInquiries(tx)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("claim inquiries: %w", err)
 	}
 	return due, nil
+}
+
+// claimInquiries is for one worker at a time, so that the count of the last
+// minute is right.
+func claimInquiries(tx database.Tx) (due []Inquiry, err error) {
+	if err := tx.Exec(`SELECT pg_advisory_xact_lock(hashtext('quayside inquiries'))`).Error; err != nil {
+		return nil, err
+	}
+	err = tx.Exec(`UPDATE inquiries SET state = ? WHERE state = ? AND ask_until <= ? AND ask_at <= ?`, inquiryOver, inquiryOpen, tx.Now, tx.Now).Error
+	if err != nil {
+		return nil, err
+	}
+	err = tx.Raw(`UPDATE inquiries SET asks = asks + 1, asked_at = @now, ask_at = @lease WHERE payment_id IN
+			(SELECT payment_id FROM inquiries WHERE state = @open AND ask_at <= @now ORDER BY ask_at
+			LIMIT least(@round, greatest(0, @most - (SELECT count(*) FROM inquiries WHERE asked_at > @minute))) FOR UPDATE SKIP LOCKED) RETURNING *`,
+		map[string]any{
+			"now": tx.Now, "lease": tx.Now.Add(inquiryLease), "open": inquiryOpen, "round": inquiryRound,
+			"most": asksAMinute, "minute": tx.Now.Add(-time.Minute),
+		}).Scan(&due).Error
+	return due, err
 }
 
 // askAbout asks about one payment and hears the answer.

@@ -227,3 +227,25 @@ func TestMindSilence(t *testing.T) {
 	silences(3)
 	s.want("silent once more", open(), "open -")
 }
+
+// Two workers that look for inquiries at the same moment do so one after the
+// other: both would count the same minute.
+func TestInquiryClaims(t *testing.T) {
+	s := newShopOf(t, 4, Terms{})
+	s.product("mug", 10)
+	s.silence("1001", "a")
+	s.must(func(tx database.Tx) error {
+		err := tx.Exec(`INSERT INTO payments (id, order_id, first_seen_at) SELECT 'p' || n, '1001', now() FROM generate_series(1, 100) n`).Error
+		if err != nil {
+			return err
+		}
+		return tx.Exec(`INSERT INTO inquiries (payment_id, state, since, ask_at, ask_until, asked_at)
+			SELECT 'p' || n, 'open', ?, ?, ?, CASE WHEN n > 1 THEN ?::timestamptz END FROM generate_series(1, 100) n`,
+			tx.Now, tx.Now, tx.Now.Add(time.Hour), tx.Now).Error
+	})
+	var first, second []Inquiry
+	s.whileWaiting(
+		func(tx database.Tx) (err error) { first, err = claimInquiries(tx); return err },
+		func(tx database.Tx) (err error) { second, err = claimInquiries(tx); return err })
+	s.want("claimed", fmt.Sprint(len(first), len(second)), "1 0") // 99 were asked within the minute
+}
