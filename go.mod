@@ -36,6 +36,8 @@ require (
 
 require github.com/mr-tron/base58 v1.3.0
 
+require github.com/sony/gobreaker/v2 v2.4.0
+
 require (
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/bytedance/gopkg v0.1.3 // indirect

@@ -21,7 +21,7 @@ import (
 func (w *world) fingerprint() string {
 	w.t.Helper()
 	var all []string
-	for _, table := range []string{"products", "stock_movements", "orders", "order_items", "timeline", "payments", "inbox", "inbox_open", "replays", "cases", "shipments", "shipment_lines", "shipment_requests", "letters", "refunds", "returns", "return_lines", "api_keys"} {
+	for _, table := range []string{"products", "stock_movements", "orders", "order_items", "timeline", "payments", "inbox", "inbox_open", "replays", "cases", "shipments", "shipment_lines", "shipment_requests", "letters", "refunds", "returns", "return_lines", "api_keys", "checkouts", "inquiries"} {
 		all = append(all, table+" "+w.text(`SELECT count(*) || ' ' || COALESCE(md5(string_agg(r::text, '|' ORDER BY r::text)), '') FROM `+table+` r`))
 	}
 	return strings.Join(all, "\n")
@@ -156,6 +156,15 @@ func TestAPIBadRequests(t *testing.T) {
 		{"cancel with a control character", "POST", orders + "/open/cancellation", `{"reason":"a\u0007"}`, "422", nil},
 		{"cancel what is not", "POST", orders + "/none/cancellation", `{"reason":"r"}`, "404", nil},
 		{"id in the body", "POST", orders + "/open/cancellation", `{"reason":"r","id":"other"}`, "400 422", nil},
+		// Payments.
+		{"create a payment without a key of PayQI", "POST", orders + "/open/payments", "", "501", nil},
+		{"create a payment of an amount", "POST", orders + "/open/payments", `{"amount":"1"}`, "400 501", nil},
+		{"link to what is not", "PUT", orders + "/none/payments/pay_1", `{}`, "404", nil},
+		{"link a test payment", "PUT", orders + "/open/payments/pay_test_1", `{}`, "422", nil},
+		{"link no id", "PUT", orders + "/open/payments/a%20b", `{}`, "422", nil},
+		{"link an address with a line break", "PUT", orders + "/open/payments/pay_1", `{"pay_address":"r\nA"}`, "422", nil},
+		{"link a tag below zero", "PUT", orders + "/open/payments/pay_1", `{"destination_tag":-1}`, "422", nil},
+		{"link as completed", "PUT", orders + "/open/payments/pay_1", `{"amount":"10"}`, "400 422", nil},
 		// Replays (ADM 66, 67).
 		{"replay what is not", "POST", "/api/v1/events/none/replays", `{}`, "404", nil},
 		{"replay what is not, by our id", "POST", "/api/v1/events/0197c3a0-5b1e-7c39-9d1f-2f6d6c1f5a10/replays", "", "404", nil},
@@ -274,7 +283,7 @@ func TestAPINeedsAKey(t *testing.T) {
 	for path, operations := range w.openAPI().Paths {
 		for method := range operations {
 			n++
-			path = strings.NewReplacer("{id}", "x", "{sku}", "x").Replace(path)
+			path = strings.NewReplacer("{id}", "x", "{sku}", "x", "{payment_id}", "x").Replace(path)
 			r := w.ask(strings.ToUpper(method), path, "", "Authorization", "", "X-Forwarded-For", fmt.Sprintf("192.0.2.%d", n))
 			if r.status != 401 || r.code() != "unauthorized" || r.header.Get("WWW-Authenticate") != "Bearer" {
 				t.Errorf("%s %s: %d %s", method, path, r.status, r.body)
@@ -323,6 +332,7 @@ func (doc openAPI) fits(s schema, v any, at string) (wrong []string) {
 func TestAPIAnswersAsDocumented(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.withPayQI()
 	w.serve()
 	w.work()
 	doc := w.openAPI()
@@ -369,6 +379,9 @@ func TestAPIAnswersAsDocumented(t *testing.T) {
 	check("edit-shipment", 200, "PATCH", parcel, `{"tracking_number":"JD1"}`)
 	check("deliver-shipment", 200, "POST", parcel+"/delivery", `{}`)
 	check("return-goods", 201, "POST", "/api/v1/orders/one/returns", `{"items":[1],"restock":true,"reason":"wrong colour"}`)
+	check("create-key", 201, "POST", "/api/v1/keys", `{"name":"clerk","scopes":["viewer"]}`)
+	check("list-keys", 200, "GET", "/api/v1/keys", "")
+	check("revoke-key", 200, "DELETE", "/api/v1/keys/clerk", "")
 	check("cancel-order", 200, "POST", "/api/v1/orders/two/cancellation", `{"reason":"no"}`)
 	check("show-order", 200, "GET", "/api/v1/orders/one", "")
 	check("list-orders", 200, "GET", "/api/v1/orders", "")
@@ -411,6 +424,10 @@ func TestAPIAnswersAsDocumented(t *testing.T) {
 	check("confirm-refund", 200, "POST", refund+"/confirmation", "")
 	check("show-refund", 200, "GET", refund, "")
 	check("list-refunds", 200, "GET", "/api/v1/refunds?state=confirmed", "")
+	check("link-payment", 200, "PUT", "/api/v1/orders/three/payments/pay_of_three", `{"pay_address":"rShop","destination_tag":7}`)
+	w.open("five", "mug")
+	check("create-payment", 201, "POST", "/api/v1/orders/five/payments", "")
+	check("create-payment", 200, "POST", "/api/v1/orders/five/payments", "")
 	check("report-money", 200, "GET", "/api/v1/reports/money", "")
 	for _, operations := range doc.Paths {
 		for _, o := range operations {

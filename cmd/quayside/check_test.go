@@ -42,6 +42,10 @@ var plants = map[string]string{
 	"every applied completion is in the books":                                              `ALTER TABLE payments DROP CONSTRAINT completed_money_is_known; UPDATE payments SET completed_seen = NULL WHERE order_id = 'paid'`,
 	"every change of an order by an event has its event":                                    `UPDATE timeline SET inbox_id = gen_random_uuid() WHERE order_id = 'paid' AND inbox_id IS NOT NULL`,
 	"an unpaid order does not outlive its deadline":                                         `UPDATE orders SET deadline = now() - interval '3 minutes' WHERE id = 'open'`,
+
+	"a payment that was created for an order is that order's, unless a person moved it": `INSERT INTO checkouts (order_id, number, idempotency_key, amount, currency, state, leased_until, payment_id, asked_by, asked_at)
+		SELECT 'open', 1, gen_random_uuid(), 10, 'XRP', 'linked', now(), id, 'admin:test', now() FROM payments WHERE order_id = 'paid'`,
+	"every change of an order by an answer of PayQI has its question": `UPDATE timeline SET cause = 'poll:payqi' WHERE order_id = 'paid' AND seq = 2`,
 }
 
 // plantRefund writes a refund of the payment of order paid: order, currency, state, transaction.

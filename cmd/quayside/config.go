@@ -45,6 +45,11 @@ type config struct {
 	// if-present takes them, required refuses them, off ignores the header.
 	PayQITimestamp string `env:"PAYQI_TIMESTAMP" envDefault:"if-present"`
 
+	// PayQIAPIURL and PayQIAPIKey give access to PayQI's API: to create payments
+	// at checkout and to ask about silent ones. Both or neither.
+	PayQIAPIURL string `env:"PAYQI_API_URL"`
+	PayQIAPIKey secret `env:"PAYQI_API_KEY"`
+
 	// TLSCertFile and TLSKeyFile, PEM, make serve speak HTTPS by itself.
 	TLSCertFile string `env:"TLS_CERT_FILE"`
 	TLSKeyFile  string `env:"TLS_KEY_FILE"`
@@ -133,11 +138,6 @@ func parseConfig(n needs, sources ...func(string) (string, bool)) (cfg config, w
 			values[name] = v
 		}
 	}
-	for _, name := range notYet {
-		if v := pick(name, false, sources, &wrong); v != "" {
-			wrong.add(name, "is not used by this version yet; leave it out")
-		}
-	}
 	wrong.parse(env.ParseWithOptions(&cfg, env.Options{Environment: values}))
 	if cfg.MigrateDatabaseURL == "" {
 		cfg.MigrateDatabaseURL = cfg.DatabaseURL
@@ -145,9 +145,6 @@ func parseConfig(n needs, sources ...func(string) (string, bool)) (cfg config, w
 	cfg.check(n, &wrong)
 	return cfg, wrong
 }
-
-// notYet are names of the public contract that belong to a later version.
-var notYet = []string{"PAYQI_API_URL", "PAYQI_API_KEY"}
 
 // pick is the value of a setting, "" when it is not set. A secret is taken
 // from NAME or from the file named by NAME_FILE.

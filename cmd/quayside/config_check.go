@@ -16,9 +16,9 @@ import (
 	"github.com/shopspring/decimal"
 
 	"quayside/internal/database"
-	"quayside/internal/queue"
-
 	"quayside/internal/notify"
+	"quayside/internal/payqi"
+	"quayside/internal/queue"
 )
 
 // Bounds of settings.
@@ -39,6 +39,7 @@ func (cfg *config) check(n needs, wrong *mistakes) {
 	cfg.checkWeb(n, wrong)
 	cfg.checkSecrets(n, wrong)
 	cfg.checkShop(wrong)
+	cfg.checkPayQI(n, wrong)
 	oneOf(wrong, "PAYQI_TIMESTAMP", cfg.PayQITimestamp, timestampIfPresent, timestampRequired, timestampOff)
 	if cfg.LogFormat != "" {
 		oneOf(wrong, "LOG_FORMAT", cfg.LogFormat, formatText, formatJSON)
@@ -114,6 +115,24 @@ func smtpURL(address string) bool {
 	u, err := url.Parse(address)
 	return err == nil && (u.Scheme == "smtp" || u.Scheme == "smtps") && u.Hostname() != "" &&
 		strings.Trim(u.Path, "/") == "" && u.Fragment == "" && (u.Port() == "" || isPort(u.Port()))
+}
+
+// checkPayQI looks at the access to PayQI's API.
+func (cfg *config) checkPayQI(n needs, wrong *mistakes) {
+	if cfg.PayQIAPIKey != "" {
+		checkSecret(wrong, n, "PAYQI_API_KEY", "is", cfg.PayQIAPIKey, minSecretBytes, "copy it whole from PayQI's dashboard")
+	}
+	switch {
+	case cfg.PayQIAPIURL == "" && cfg.PayQIAPIKey != "":
+		wrong.add("PAYQI_API_URL", "is missing while PAYQI_API_KEY is set; set both or neither")
+	case cfg.PayQIAPIURL != "" && cfg.PayQIAPIKey == "":
+		wrong.add("PAYQI_API_KEY", "is missing while PAYQI_API_URL is set; set both or neither")
+	}
+	if cfg.PayQIAPIURL != "" {
+		if err := payqi.CheckAddress(cfg.PayQIAPIURL); err != nil {
+			wrong.add("PAYQI_API_URL", "%v", err)
+		}
+	}
 }
 
 // checkWeb looks at how others reach us.

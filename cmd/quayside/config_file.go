@@ -68,7 +68,7 @@ func expanded(body []byte) []string {
 // didYouMean is the setting that name was probably meant for, "" when name is
 // a setting or none of our business.
 func didYouMean(name string, known []string) string {
-	if slices.Contains(known, name) || slices.Contains(notYet, name) {
+	if slices.Contains(known, name) {
 		return ""
 	}
 	best, least := "", 3 // two slips of the finger

@@ -32,6 +32,7 @@ func good() map[string]string {
 		"SMTP_URL": "smtp://u:mailpassword@mail:587", "PUBLIC_URL": "https://shop.example/",
 		"PAYQI_WEBHOOK_SECRET": "whsec_first_of_two_secrets,whsec_second_of_two_secrets",
 		"MAIL_FROM":            "orders@shop.example", "ADMIN_API_KEY": "an-admin-key-of-enough-bytes",
+		"PAYQI_API_URL": "https://api.payqi.example", "PAYQI_API_KEY": "a-payqi-key-of-enough-bytes",
 	}
 }
 
@@ -181,8 +182,10 @@ func TestMistakes(t *testing.T) {
 		{"PAYQI_WEBHOOK_SECRET", "It's a Secret to Everybody", "example"},
 		{"PAYQI_WEBHOOK_SECRET", "whsec_CHANGE_ME_change_me", "example"},
 		{"PAYQI_TIMESTAMP", "maybe", "if-present, required or off"},
-		{"PAYQI_API_URL", "https://api.example", "not used by this version"},
-		{"PAYQI_API_KEY", "hunter2", "not used by this version"},
+		{"PAYQI_API_URL", "api.example", "absolute"},
+		{"PAYQI_API_URL", "http://api.example", "https://"},
+		{"PAYQI_API_KEY", "hunter2", "only 7 bytes"},
+		{"PAYQI_API_KEY", "hunter2hunter2 hunter2 ", "space"},
 		{"TRUSTED_PROXIES", "10.0.0.7,loadbalancer", `"loadbalancer" is neither`},
 		{"TRUSTED_PROXIES", "0.0.0.0/0", "everybody"},
 		{"TRUSTED_PROXIES", "::/0", "everybody"},
@@ -330,9 +333,10 @@ func TestSecretsAreNeverPrinted(t *testing.T) {
 		"DATABASE_URL": "postgres://u:CANARY@db/x", "MIGRATE_DATABASE_URL": "postgres://u:CANARY@db/y",
 		"REDIS_URL": "redis://:CANARY@cache", "SMTP_URL": "smtp://u:CANARY@mail",
 		"PAYQI_WEBHOOK_SECRET": "CANARY_CANARY_CANARY,CANARY_CANARY_CANARY", "ADMIN_API_KEY": "CANARY_CANARY_CANARY_CANARY",
+		"PAYQI_API_KEY": "CANARY_CANARY_CANARY", "PAYQI_API_URL": "https://api.payqi.example",
 	}
 	for name, field := range settingsOf(&config{}) {
-		if _, ok := secrets[name]; ok != isSecret(field) {
+		if _, ok := secrets[name]; ok != isSecret(field) && name != "PAYQI_API_URL" { // which the key needs
 			t.Errorf("%s: secret type %v, in this test %v", name, isSecret(field), ok)
 		}
 	}
@@ -425,7 +429,7 @@ func TestMistypedNamesInTheFile(t *testing.T) {
 		"ADMIN_API_KEY=hunter2$hunter2\n":         "ADMIN_API_KEY: holds a $",
 		"ADMIN_API_KEY=\"hunter2${hunter2}\"\n":   "ADMIN_API_KEY: holds a $",
 		"hunter2 hunter2\n":                       "not made of lines",
-		"PAYQI_API_KEY=hunter2\n":                 "PAYQI_API_KEY: is not used by this version",
+		"PAYQI_API_KEY=hunter2\n":                 "PAYQI_API_KEY: is only 7 bytes",
 		"REDIS_URL=\nREDIS_URL_FILE=/nowhere/x\n": "REDIS_URL_FILE: ",
 	} {
 		a := &app{configFile: write(t, filepath.Join(dir, "x.env"), body), lookup: from(nil)}

@@ -28,7 +28,7 @@ const (
 // demo plays customers and PayQI against a running service, over HTTP only.
 type demo struct {
 	shop  *shopClient
-	payqi *payqi
+	payqi *player
 	run   string // tells the orders of this run from earlier ones
 	pace  bool   // a person watches
 
@@ -48,7 +48,7 @@ type row struct {
 }
 
 // newDemo takes the scenarios of the demo, in their order.
-func newDemo(shop *shopClient, sender *payqi) *demo {
+func newDemo(shop *shopClient, sender *player) *demo {
 	d := &demo{shop: shop, payqi: sender, run: randomHex(2)}
 	for _, s := range scenarios {
 		if s.demo {

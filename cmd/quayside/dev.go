@@ -151,7 +151,7 @@ func (a *app) devSettings(o *devOptions) (config, error) {
 		made["LOG_LEVEL"] = "error" // the demo says what happens; that forgeries are refused is part of it
 	}
 	lookup := func(name string) (string, bool) {
-		if strings.HasSuffix(name, "_URL") || strings.HasPrefix(name, "TLS_") || name == "REQUIRE_HTTPS" || name == "METRICS_ADDR" {
+		if strings.HasSuffix(name, "_URL") || strings.HasPrefix(name, "TLS_") || strings.HasPrefix(name, "PAYQI_API_") || name == "REQUIRE_HTTPS" || name == "METRICS_ADDR" {
 			return "", false // dev has its own
 		}
 		if v, set := a.lookup(name); set {
@@ -173,6 +173,7 @@ type stack struct {
 	postgres  *devstack.Postgres
 	redis     *devstack.Redis
 	mail      *devstack.MailCatcher
+	payqi     *payqiAPI
 	listener  net.Listener
 	throwaway string // folder to remove at the end
 }
@@ -207,6 +208,11 @@ func (a *app) startStack(ctx context.Context, o devOptions, cfg *config) (s *sta
 	cfg.ListenAddr = s.listener.Addr().String()
 	cfg.PublicURL = here(cfg.ListenAddr)
 	cfg.DatabaseURL, cfg.RedisURL, cfg.SMTPURL = secret(s.postgres.URL), secret(s.redis.URL), secret(s.mail.SMTPURL)
+	cfg.PayQIAPIKey = secret(devSecretPrefix + randomHex(24))
+	if s.payqi, cfg.PayQIAPIURL, err = startPayQIAPI(ctx, cfg.PayQIAPIKey.reveal()); err != nil {
+		return s, err
+	}
+	s.payqi.tellTo(newPayQI(cfg.PublicURL, cfg.PayQIWebhookSecrets[0].reveal()))
 	return s, nil
 }
 
@@ -247,6 +253,9 @@ func (s *stack) watch(ctx context.Context) error {
 func (s *stack) stop() {
 	if s.listener != nil {
 		_ = s.listener.Close()
+	}
+	if s.payqi != nil {
+		_ = s.payqi.Close()
 	}
 	if s.mail != nil {
 		_ = s.mail.Close()
@@ -311,6 +320,7 @@ func writeDevEnv(dir string, cfg config) (string, error) {
 		"DATABASE_URL": cfg.DatabaseURL.reveal(), "REDIS_URL": cfg.RedisURL.reveal(), "SMTP_URL": cfg.SMTPURL.reveal(),
 		"LISTEN_ADDR": cfg.ListenAddr, "PUBLIC_URL": cfg.PublicURL, "MAIL_FROM": cfg.MailFrom, "SHOP_NAME": cfg.ShopName,
 		"PAYQI_WEBHOOK_SECRET": cfg.PayQIWebhookSecrets[0].reveal(), "ADMIN_API_KEY": cfg.AdminAPIKey.reveal(),
+		"PAYQI_API_URL": cfg.PayQIAPIURL, "PAYQI_API_KEY": cfg.PayQIAPIKey.reveal(),
 	})
 	if err != nil {
 		return "", err

@@ -41,6 +41,8 @@ var programRights = map[string]string{
 	"letters":                "SELECT, INSERT, UPDATE",
 	"refunds":                "SELECT, INSERT, UPDATE",
 	"api_keys":               "SELECT, INSERT, UPDATE",
+	"checkouts":              "SELECT, INSERT, UPDATE",
+	"inquiries":              "SELECT, INSERT, UPDATE",
 	"goose_db_version":       "SELECT",
 }
 

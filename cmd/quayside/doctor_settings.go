@@ -43,7 +43,7 @@ func (d *doctor) judgeSettings(r *report) {
 
 func isKey(name string) bool {
 	name = strings.TrimSuffix(name, "_FILE")
-	return name == "PAYQI_WEBHOOK_SECRET" || name == "ADMIN_API_KEY"
+	return name == "PAYQI_WEBHOOK_SECRET" || name == "PAYQI_API_KEY" || name == "ADMIN_API_KEY"
 }
 
 // halves are what is wrong and what to do about it.
@@ -141,6 +141,9 @@ func (d *doctor) judgeSecrets(r *report) {
 	if d.cfg.AdminAPIKey != "" && !d.mistaken("ADMIN_API_KEY") {
 		d.judgeSecret(r, "ADMIN_API_KEY", d.cfg.AdminAPIKey, devKeyPrefix, "make one up: openssl rand -base64 32")
 	}
+	if d.cfg.PayQIAPIKey != "" && !d.mistaken("PAYQI_API_KEY") {
+		d.judgeSecret(r, "PAYQI_API_KEY", d.cfg.PayQIAPIKey, devSecretPrefix, "copy it from PayQI's dashboard")
+	}
 	d.compareSecrets(r)
 	d.judgeSecretFiles(r)
 	if len(r.findings) == 0 && hold(d.sources...) {
@@ -194,7 +197,7 @@ func (d *doctor) compareSecrets(r *report) {
 		}
 		uses = append(uses, use{"PAYQI_WEBHOOK_SECRET", s.reveal()})
 	}
-	uses = append(uses, use{"ADMIN_API_KEY", d.cfg.AdminAPIKey.reveal()})
+	uses = append(uses, use{"PAYQI_API_KEY", d.cfg.PayQIAPIKey.reveal()}, use{"ADMIN_API_KEY", d.cfg.AdminAPIKey.reveal()})
 	for _, server := range []use{{"DATABASE_URL", d.cfg.DatabaseURL.reveal()}, {"REDIS_URL", d.cfg.RedisURL.reveal()}, {"SMTP_URL", d.cfg.SMTPURL.reveal()}} {
 		if u, err := url.Parse(server.value); err == nil && u.User != nil {
 			password, _ := u.User.Password()

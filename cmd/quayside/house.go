@@ -11,6 +11,7 @@ import (
 	"quayside/internal/database"
 	"quayside/internal/notify"
 	"quayside/internal/orders"
+	"quayside/internal/payqi"
 	"quayside/internal/queue"
 	"quayside/internal/webhooks"
 	"quayside/migrations"
@@ -68,6 +69,11 @@ func openHouse(ctx context.Context, cfg config) (h *house, err error) {
 	h.book = orders.NewBook(h.db, h.bell, h.outbox, orders.Manual{}, orders.Terms{
 		TTL: cfg.OrderTTL, Tolerance: cfg.PaymentTolerance, PublicURL: cfg.PublicURL, ShopName: cfg.ShopName,
 	})
+	if cfg.PayQIAPIKey != "" {
+		if h.book.PayQI, err = payqi.New(cfg.PayQIAPIURL, cfg.PayQIAPIKey.reveal()); err != nil {
+			return h, fmt.Errorf("PAYQI_API_URL: %w", err)
+		}
+	}
 	var secrets []string
 	for _, s := range cfg.PayQIWebhookSecrets {
 		secrets = append(secrets, s.reveal())

@@ -56,11 +56,18 @@ var invariants = []invariant{
 	{"what a payment brought is what one of its events said", `
 		SELECT p.id || ': ' || p.amount || ' ' || p.currency FROM payments p WHERE p.completed_seen IS NOT NULL
 		AND EXISTS (SELECT 1 FROM inbox i WHERE i.payment_id = p.id AND i.amount IS NOT NULL)
-		AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.payment_id = p.id AND i.amount = p.amount AND i.currency = p.currency)`},
+		AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.payment_id = p.id AND i.amount = p.amount AND i.currency = p.currency)
+		AND NOT EXISTS (SELECT 1 FROM inquiries q WHERE q.payment_id = p.id AND q.amount = p.amount AND q.currency = p.currency)`},
+	{"every change of an order by an answer of PayQI has its question", `
+		SELECT t.order_id || ' step ' || t.seq FROM timeline t WHERE t.cause = 'poll:payqi' AND NOT EXISTS (
+			SELECT 1 FROM inquiries q JOIN payments p ON p.id = q.payment_id WHERE p.order_id = t.order_id AND q.asked_at <= t.at)`},
 	{"all money received is accounted for", orders.UnbalancedMoney},
 	{"matched money is in the order's currency", `
 		SELECT p.id || ': ' || p.currency || ' for ' || o.id FROM payments p JOIN orders o ON o.id = p.order_id
 		WHERE p.counted = 'matched' AND p.currency <> o.currency`},
+	{"a payment that was created for an order is that order's, unless a person moved it", `
+		SELECT c.order_id || ': ' || p.id || ' of ' || COALESCE(p.order_id, 'none') FROM checkouts c JOIN payments p ON p.id = c.payment_id
+		WHERE p.order_id IS DISTINCT FROM c.order_id AND p.attached_by IS NULL`},
 	{"a paid order got its total, less the tolerance, or what a person accepted", `
 		SELECT id || ': got ' || got || ' of ' || total FROM orders WHERE status IN ('paid','fulfilled') AND got < COALESCE(accepted, total - given_up - CAST(@tolerance AS numeric)) - returned`},
 	{"an order costs less by what its returns say", `

@@ -21,12 +21,13 @@ var (
 	oldestDesc  = prometheus.NewDesc("quayside_inbox_oldest_seconds", "Age of the oldest event that waits for a worker.", nil, nil)
 	casesDesc   = prometheus.NewDesc("quayside_cases_open", "Cases that wait for a person, by code and severity.", []string{"code", "severity"}, nil)
 	lettersDesc = prometheus.NewDesc("quayside_letters_open", "Letters that are not settled, by state.", []string{"state"}, nil)
+	lastDesc    = prometheus.NewDesc("quayside_last_event_seconds", "Age of the newest event; none until the first. Long silence is alarming only while payments are open: see the case NO_EVENTS.", nil, nil)
 	overdueDesc = prometheus.NewDesc("quayside_orders_overdue", "Unpaid orders past their deadline; more than a few for longer than a minute means that no worker sweeps.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (b backlog) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{waitingDesc, oldestDesc, casesDesc, lettersDesc, overdueDesc} {
+	for _, d := range []*prometheus.Desc{waitingDesc, oldestDesc, casesDesc, lettersDesc, lastDesc, overdueDesc} {
 		out <- d
 	}
 }
@@ -45,6 +46,7 @@ func (b backlog) Collect(out chan<- prometheus.Metric) {
 			FROM inbox_open o JOIN inbox i ON i.id = o.inbox_id WHERE o.state = 'received'`},
 		{casesDesc, `SELECT code AS a, severity AS b, count(*) AS n FROM cases WHERE state = 'open' GROUP BY code, severity`},
 		{lettersDesc, `SELECT state AS a, '' AS b, count(*) AS n FROM letters WHERE state IN ('queued','sending','unknown') GROUP BY state`},
+		{lastDesc, `SELECT '' AS a, '' AS b, extract(epoch FROM now() - received_at) AS n FROM inbox ORDER BY id DESC LIMIT 1`},
 		{overdueDesc, `SELECT '' AS a, '' AS b, count(*) AS n FROM orders WHERE status IN ('pending','payment_failed') AND deadline < now()`},
 	} {
 		var rows []struct {

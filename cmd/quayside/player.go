@@ -93,15 +93,15 @@ func (s *shopClient) order(ctx context.Context, id string) (v orders.View, err e
 	return v, err
 }
 
-// payqi plays the sender: it builds events as the guide's "Event Structure"
+// player plays PayQI, the sender: it builds events as the guide's "Event Structure"
 // shows them, signs and sends them.
-type payqi struct {
+type player struct {
 	url, secret string
 	http        *http.Client
 }
 
-func newPayQI(baseURL, secret string) *payqi {
-	return &payqi{url: strings.TrimRight(baseURL, "/") + "/webhooks/payqi", secret: secret, http: &http.Client{
+func newPayQI(baseURL, secret string) *player {
+	return &player{url: strings.TrimRight(baseURL, "/") + "/webhooks/payqi", secret: secret, http: &http.Client{
 		Timeout: 30 * time.Second, CheckRedirect: stay,
 		Transport: &http.Transport{MaxIdleConnsPerHost: 64},
 	}}
@@ -188,7 +188,7 @@ const (
 var signatures = []string{signGood, signBad, signUpper, signPrefix, signNone}
 
 // sign is the value of X-PayQI-Signature, "" for none.
-func (p *payqi) sign(body []byte, signature string) string {
+func (p *player) sign(body []byte, signature string) string {
 	switch good := webhooks.Sign(p.secret, body); signature {
 	case signGood:
 		return good
@@ -203,7 +203,7 @@ func (p *payqi) sign(body []byte, signature string) string {
 }
 
 // send posts body with the signature asked for; timestamp "" sends none.
-func (p *payqi) send(ctx context.Context, body []byte, signature, timestamp string) (answer, error) {
+func (p *player) send(ctx context.Context, body []byte, signature, timestamp string) (answer, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(body))
 	if err != nil {
 		return answer{}, err
@@ -227,7 +227,7 @@ func (p *payqi) send(ctx context.Context, body []byte, signature, timestamp stri
 }
 
 // tell sends e once, in time and well signed.
-func (p *payqi) tell(ctx context.Context, e eventOf) (answer, error) {
+func (p *player) tell(ctx context.Context, e eventOf) (answer, error) {
 	body, err := json.Marshal(e)
 	if err != nil {
 		return answer{}, err

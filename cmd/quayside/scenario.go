@@ -236,6 +236,18 @@ var orderScenarios = []scenario{
 		want: ending{state: openState, event: orders.Parked, cases: []orders.Code{orders.UnknownOrder}},
 	},
 	{
+		name: "checkout", line: "the shop has PayQI create the payment, and the customer pays it",
+		own:  "PayQI must know no payment of its order yet",
+		play: []act{checkout(), tell(pending), tell(completed)},
+		want: ending{state: paidState, event: orders.Applied, mails: mails(notify.PaymentConfirmed)},
+	},
+	{
+		name: "silent", line: "the money came and PayQI says nothing: it is asked, and the order is paid after all",
+		own: "its order must expire within seconds", ttl: 5,
+		play: []act{checkout(), await(expiredState), mailed(notify.OrderExpired), endsInSilence(completed), decide(orders.SilentPayment, "ask_again")},
+		want: ending{state: paidState, cases: []orders.Code{orders.LatePaid}, mails: mails(notify.OrderExpired, notify.PaymentConfirmed)},
+	},
+	{
 		name: "mismatch", line: "an event of this order's payment names another order: a person decides",
 		play: []act{tell(created), tell(completed, otherOrder)},
 		want: ending{state: openState, event: orders.Quarantined, cases: []orders.Code{orders.OrderMismatch}},

@@ -216,7 +216,7 @@ func goods(o orders.View) string {
 
 // perform plays a scenario and prints it as it goes.
 func (t *trigger) perform(ctx context.Context, sc scenario) error {
-	s := &stage{shop: t.shop, payqi: t.payqi, run: randomHex(3)}
+	s := &stage{shop: t.shop, payqi: t.payqi, api: t.api, run: randomHex(3)}
 	if !t.asJSON {
 		t.say("%s: %s\n\n", t.strong(sc.name), sc.line)
 		s.watch = t.showBeat

@@ -31,7 +31,8 @@ const (
 // stage is where a scenario is played: against a running service, over HTTP only.
 type stage struct {
 	shop  *shopClient
-	payqi *payqi
+	payqi *player
+	api   *shopClient               // of the PayQI that dev plays; nil without one
 	run   string                    // tells the orders of this run from earlier ones
 	watch func(beat)                // told of everything that happens; may be nil
 	pause func(ctx context.Context) // between two acts, for people; may be nil
@@ -261,7 +262,7 @@ func describe(e eventOf, d delivery) string {
 
 // deliver posts body so many times, so many at once, and returns the answers
 // in the order of sending.
-func (p *payqi) deliver(ctx context.Context, body []byte, signature, timestamp string, times, parallel int) ([]answer, error) {
+func (p *player) deliver(ctx context.Context, body []byte, signature, timestamp string, times, parallel int) ([]answer, error) {
 	answers, errs := make([]answer, times), make([]error, times)
 	slots := make(chan struct{}, parallel)
 	var wg sync.WaitGroup
@@ -405,6 +406,58 @@ func cancel(reason string) act {
 		err := s.shop.call(ctx, http.MethodPost, "/api/v1/orders/"+s.order.ID+"/cancellation", map[string]string{"reason": reason}, nil)
 		if err == nil {
 			s.note("the shop cancels it: " + reason)
+		}
+		return err
+	}
+}
+
+// checkout has PayQI create the payment for the order.
+func checkout() act {
+	return func(ctx context.Context, s *stage) error {
+		var way orders.WayToPayView
+		err := s.shop.call(ctx, http.MethodPost, "/api/v1/orders/"+s.order.ID+"/payments", nil, &way)
+		switch {
+		case refused(err, http.StatusNotImplemented):
+			return fmt.Errorf("%w; `quayside dev` plays a PayQI that creates payments", err)
+		case err != nil:
+			return err
+		case way.PaymentID != paymentOf(s.order.ID):
+			return fmt.Errorf("payment %s was created by a PayQI that is not played: only `quayside dev` has one", way.PaymentID)
+		}
+		s.note(fmt.Sprintf("PayQI created payment %s over %s %s", way.PaymentID, way.Amount, way.Currency))
+		return nil
+	}
+}
+
+// endsInSilence makes the payment end so at the PayQI that is played, which tells nobody.
+func endsInSilence(eventType orders.EventType) act {
+	return func(ctx context.Context, s *stage) error {
+		if s.api == nil {
+			return errors.New("PAYQI_API_URL is not set: only the PayQI that `quayside dev` plays can be made to keep silent")
+		}
+		status := strings.TrimPrefix(string(eventType), "payment.")
+		err := s.api.call(ctx, http.MethodPut, "/played/payments/"+paymentOf(s.order.ID), map[string]string{"status": status}, nil)
+		if err == nil {
+			s.note("at PayQI the payment is " + status + ", and no event comes")
+		}
+		return err
+	}
+}
+
+// decide resolves the order's open case of this kind, once there is one.
+func decide(code orders.Code, action string) act {
+	return func(ctx context.Context, s *stage) error {
+		var open []orders.CaseView
+		err := until(ctx, fmt.Sprintf("a case %s", code), func() (_ bool, err error) {
+			open, err = list[orders.CaseView](ctx, s.shop, "/api/v1/cases", url.Values{"order_id": {s.order.ID}, "code": {string(code)}, "state": {"open"}})
+			return len(open) > 0, err
+		})
+		if err != nil {
+			return err
+		}
+		err = s.shop.call(ctx, http.MethodPost, "/api/v1/cases/"+open[0].ID+"/resolutions", map[string]string{"action": action}, nil)
+		if err == nil {
+			s.note(fmt.Sprintf("a person decides %s: %s", code, action))
 		}
 		return err
 	}

@@ -261,6 +261,11 @@ func (a *app) trigger(ctx context.Context, o triggerOptions, args []string) erro
 	if !o.yes {
 		t.shop.http.Transport, t.payqi.http.Transport = stayHere(), stayHere()
 	}
+	if cfg.PayQIAPIURL != "" {
+		t.api = newShopClient(cfg.PayQIAPIURL, cfg.PayQIAPIKey.reveal())
+		t.api.http.Transport = stayHere() // only the played one has what scenarios need
+		defer t.api.http.CloseIdleConnections()
+	}
 	defer t.shop.http.CloseIdleConnections()
 	defer t.payqi.http.CloseIdleConnections()
 	if len(args) > 0 {
@@ -273,7 +278,7 @@ func (a *app) trigger(ctx context.Context, o triggerOptions, args []string) erro
 
 // secretValues are the settings that no output may hold.
 func (cfg *config) secretValues() (values []string) {
-	for _, s := range append(slices.Clone(cfg.PayQIWebhookSecrets), cfg.AdminAPIKey) {
+	for _, s := range append(slices.Clone(cfg.PayQIWebhookSecrets), cfg.PayQIAPIKey, cfg.AdminAPIKey) {
 		if s != "" {
 			values = append(values, s.reveal())
 		}
@@ -287,7 +292,8 @@ type trigger struct {
 	*app
 	paint
 	shop    *shopClient
-	payqi   *payqi
+	payqi   *player
+	api     *shopClient // of the played PayQI; nil without one
 	secrets []string
 }
 

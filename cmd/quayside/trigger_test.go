@@ -30,8 +30,11 @@ func (w *world) trigger(args ...string) (code int, stdout, stderr string) {
 func (w *world) triggerWith(stdin string, args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
 	env := map[string]string{"PAYQI_WEBHOOK_SECRET": worldSecret + ",whsec_another_one_to_come", "ADMIN_API_KEY": worldKey, "PUBLIC_URL": w.shop.url}
+	if w.api != nil {
+		env["PAYQI_API_URL"], env["PAYQI_API_KEY"] = w.cfg.PayQIAPIURL, worldPayQIKey
+	}
 	code = run(context.Background(), append([]string{"trigger"}, args...), from(env), strings.NewReader(stdin), &out, &errs)
-	for _, s := range []string{worldSecret, worldKey} {
+	for _, s := range []string{worldSecret, worldKey, worldPayQIKey} {
 		if strings.Contains(out.String()+errs.String(), s) {
 			w.t.Errorf("trigger %s says a secret:\n%s%s", args, &out, &errs)
 		}
@@ -248,6 +251,7 @@ func TestTriggerStaysHere(t *testing.T) {
 func TestTriggerScenarios(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.withPayQI()
 	w.serve()
 	w.work()
 	played := map[string]bool{}
@@ -288,6 +292,8 @@ func TestTriggerScenarios(t *testing.T) {
 		{"cancelled-paid", "200 OK", "cancelled/refund_due/none", "CANCELLED_PAID", "order_cancelled"},
 		{"unknown-order", "200 OK", "paid/paid/queued", "", "payment_confirmed"},
 		{"nameless", "200 OK|200 OK", "pending/unpaid/none", "UNKNOWN_ORDER", ""},
+		{"checkout", "200 OK|200 OK", "paid/paid/queued", "", "payment_confirmed"},
+		{"silent", "", "paid/paid/queued", "LATE_PAID", "order_expired payment_confirmed"},
 		{"mismatch", "200 OK|200 OK", "pending/unpaid/none", "ORDER_MISMATCH", ""},
 	} {
 		played[tc.name] = true

@@ -67,6 +67,7 @@ func (h *house) work(ctx context.Context) error {
 	var sweeps errgroup.Group // apart, so that a slow mail server keeps no payment waiting
 	sweeps.Go(func() error { sweepUntil(ctx, "money", h.sweepMoney); return nil })
 	sweeps.Go(func() error { sweepUntil(ctx, "letters", h.sweepLetters); return nil })
+	sweeps.Go(func() error { sweepUntil(ctx, "silent payments", h.sweepSilence); return nil })
 	_ = sweeps.Wait()
 	slog.InfoContext(ctx, "stopping: jobs under way are finished")
 	var g errgroup.Group
@@ -108,6 +109,11 @@ func (h *house) sweepMoney(ctx context.Context) error {
 		return errors.Join(h.inbox.Sweep(ctx), h.book.Sweep(ctx))
 	}
 	return errors.Join(h.inbox.Work(ctx), h.book.Work(ctx))
+}
+
+// sweepSilence asks PayQI about what it says nothing of.
+func (h *house) sweepSilence(ctx context.Context) error {
+	return errors.Join(h.book.MindSilence(ctx), h.book.Inquire(ctx))
 }
 
 // sweepLetters is sweepMoney for letters.

@@ -32,6 +32,8 @@ const (
 	worldSecret = "whsec_CANARYSECRET_of_a_test_world"
 	worldKey    = "qs_CANARYKEY_of_a_test_world_000"
 
+	worldPayQIKey = "payqi_CANARYKEY_of_a_test_world"
+
 	// patience is how long a thing may take that should take milliseconds. Nothing
 	// waits for all of it unless the test fails.
 	patience = 30 * time.Second
@@ -44,10 +46,11 @@ type world struct {
 	t     *testing.T
 	cfg   config
 	db    *database.DB        // to look with
+	api   *payqiAPI           // nil until withPayQI
 	redis *devstack.RealRedis // nil without a redis-server, and when it is away
 	mail  *devstack.MailCatcher
 	shop  *shopClient // nil until something serves
-	payqi *payqi
+	payqi *player
 }
 
 // newWorld makes a world on a fresh database with a Redis that works.
@@ -84,6 +87,15 @@ func newWorldOn(t *testing.T, databaseURL string) *world {
 	return w
 }
 
+// withPayQI gives the houses opened from now on access to a PayQI that is played.
+func (w *world) withPayQI() {
+	w.t.Helper()
+	api, address, err := startPayQIAPI(w.t.Context(), worldPayQIKey)
+	w.must(err)
+	w.t.Cleanup(func() { _ = api.Close() })
+	w.api, w.cfg.PayQIAPIURL, w.cfg.PayQIAPIKey = api, address, worldPayQIKey
+}
+
 func (w *world) load(settings map[string]string) config {
 	w.t.Helper()
 	cfg, err := loadConfig(from(settings), needs{})
@@ -114,6 +126,7 @@ func (w *world) env() map[string]string {
 		"DATABASE_URL": w.cfg.DatabaseURL.reveal(), "REDIS_URL": w.cfg.RedisURL.reveal(), "SMTP_URL": w.cfg.SMTPURL.reveal(),
 		"LISTEN_ADDR": w.cfg.ListenAddr, "PUBLIC_URL": w.cfg.PublicURL, "MAIL_FROM": w.cfg.MailFrom, "SHOP_NAME": w.cfg.ShopName,
 		"PAYQI_WEBHOOK_SECRET": worldSecret, "ADMIN_API_KEY": worldKey, "LOG_FORMAT": "json",
+		"PAYQI_API_URL": w.cfg.PayQIAPIURL, "PAYQI_API_KEY": w.cfg.PayQIAPIKey.reveal(),
 	}
 }
 
@@ -165,6 +178,9 @@ func (w *world) keep(run func(ctx context.Context, h *house) error) {
 func (w *world) speakTo(url string) {
 	w.t.Helper()
 	w.shop, w.payqi = newShopClient(url, worldKey), newPayQI(url, worldSecret)
+	if w.api != nil {
+		w.api.tellTo(w.payqi)
+	}
 	w.shop.http = &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
 	w.t.Cleanup(func() { w.shop.http.CloseIdleConnections(); w.payqi.http.CloseIdleConnections() })
 	w.await("the service to be ready", func() bool {

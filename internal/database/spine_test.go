@@ -44,6 +44,11 @@ INSERT INTO shipments (id, order_id, shipped_at, shipped_by) VALUES ('00000000-0
 INSERT INTO shipment_lines VALUES ('o3', 1, '00000000-0000-7000-8000-000000000003');
 INSERT INTO returns VALUES ('00000000-0000-7000-8000-000000000004', 'o3', true, 1, 'x', now(), 'admin:x');
 INSERT INTO return_lines VALUES ('o3', 1, '00000000-0000-7000-8000-000000000004');
+INSERT INTO checkouts (order_id, number, idempotency_key, amount, currency, state, leased_until, asked_by, asked_at)
+  VALUES ('o1', 1, '00000000-0000-4000-8000-000000000004', 10, 'XRP', 'asking', now(), 'admin:x', now());
+INSERT INTO checkouts (order_id, number, idempotency_key, amount, currency, state, leased_until, payment_id, asked_by, asked_at)
+  VALUES ('o2', 1, '00000000-0000-4000-8000-000000000005', 10, 'XRP', 'linked', now(), 'p2', 'admin:x', now());
+INSERT INTO inquiries (payment_id, state, since, ask_at, ask_until) VALUES ('p1', 'open', now(), now(), now());
 INSERT INTO letters (id, order_id, kind, address, facts, state, not_before, rung_at, message_id, posted_at)
   VALUES (gen_random_uuid(), 'o1', 'order_received', 'a@shop.example', '{}', 'queued', now(), now(), 'm1', now());`
 
@@ -223,6 +228,19 @@ var refundViolations = []violation{
 	{"no_more_is_taken_off_than_was_ordered", `UPDATE orders SET given_up = total + 1 WHERE id = 'o1'`},
 }
 
+var checkoutViolations = []violation{
+	{"a_key_asks_for_one_payment", `UPDATE checkouts SET idempotency_key = '00000000-0000-4000-8000-000000000004'`},
+	{"a_payment_comes_from_one_checkout", `UPDATE checkouts SET state = 'linked', payment_id = 'p2'`},
+	{"checkout_state_is_known", `UPDATE checkouts SET state = 'maybe' WHERE order_id = 'o1'`},
+	{"a_linked_checkout_has_its_payment", `UPDATE checkouts SET state = 'linked' WHERE order_id = 'o1'`},
+	{"a_linked_checkout_has_its_payment", `UPDATE checkouts SET payment_id = 'p1' WHERE order_id = 'o1'`},
+	{"what_is_asked_for_is_positive", `UPDATE checkouts SET amount = 0`},
+	{"an_order_asks_for_one_payment_at_a_time", `INSERT INTO checkouts SELECT order_id, 2, gen_random_uuid(), amount, currency, state, leased_until, payment_id, checkout_url, asked_by, asked_at
+		FROM checkouts WHERE order_id = 'o1'`},
+	{"inquiry_state_is_known", `UPDATE inquiries SET state = 'maybe'`},
+	{"money_that_was_answered_has_its_currency", `UPDATE inquiries SET amount = 10`},
+}
+
 // refund inserts a refund: payment, currency, amount, state, address, transaction, note.
 func refund(values string) string {
 	return `INSERT INTO refunds (id, payment_id, currency, amount, state, address, tx_hash, note, decided_by, decided_at, sent_at)
@@ -243,7 +261,7 @@ func TestSpineRefuses(t *testing.T) {
 		exec(t, db, refund(values))
 	}
 	planted := map[string]bool{}
-	for _, group := range [][]violation{stockViolations, orderViolations, paymentViolations, refundViolations, otherViolations} {
+	for _, group := range [][]violation{stockViolations, orderViolations, paymentViolations, refundViolations, checkoutViolations, otherViolations} {
 		for _, v := range group {
 			planted[v.rule] = true
 			_, err := db.Exec(t.Context(), v.statement)

@@ -64,6 +64,7 @@ func (b *Book) AdminRoutes(api huma.API) {
 		Description: "Some settle themselves, such as an underpayment that is made good. Filters add up.",
 	}, b.listCases)
 	b.afterSaleRoutes(api)
+	b.checkoutRoutes(api)
 	b.decisionRoutes(api)
 	b.explainRoute(api)
 	b.statsRoute(api)
@@ -239,7 +240,7 @@ type stepView struct {
 	Seq     int        `json:"seq" doc:"Counts the steps of the order from 1"`
 	At      time.Time  `json:"at" doc:"When"`
 	Kind    string     `json:"kind" doc:"The type of event, or opened, deadline, cancelled, shipped, …"`
-	Cause   string     `json:"cause" doc:"event:EVENT, admin:NAME or sweep:deadline"`
+	Cause   string     `json:"cause" doc:"event:EVENT, admin:NAME, sweep:deadline, or what PayQI answered: checkout:payqi, poll:payqi"`
 	Was     *Status    `json:"was" doc:"Status before; null for the first step"`
 	Became  Status     `json:"became" doc:"Status after, often the same"`
 	Note    string     `json:"note" doc:"What happened, in plain words"`

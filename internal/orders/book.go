@@ -19,6 +19,7 @@ import (
 	"quayside/internal/fault"
 	"quayside/internal/inventory"
 	"quayside/internal/notify"
+	"quayside/internal/payqi"
 	"quayside/internal/queue"
 )
 
@@ -33,6 +34,9 @@ type Book struct {
 
 	// Events, when set, is how a decision about an event reaches the inbox.
 	Events Events
+
+	// PayQI, when set, is the access to PayQI's API.
+	PayQI *payqi.Client
 
 	// Opened, when set, is called in the transaction that opens an order: the
 	// inbox uses it to wake events that came before their order.

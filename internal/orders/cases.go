@@ -35,6 +35,8 @@ const (
 	UnreadableEvent  Code = "UNREADABLE_EVENT"
 	EventDead        Code = "EVENT_DEAD"
 	FulfilmentDead   Code = "FULFILMENT_DEAD"
+	SilentPayment    Code = "SILENT_PAYMENT"
+	NoEvents         Code = "NO_EVENTS"
 )
 
 // Severity is how soon a person should look.
@@ -76,6 +78,8 @@ var Rules = map[Code]Rule{
 	UnreadableEvent:  {Warning, true, true, []string{actRelease, actIgnore}},
 	EventDead:        {Critical, true, true, []string{actRelease, actIgnore}},
 	FulfilmentDead:   {Critical, true, false, []string{actRetry, actReroute}},
+	SilentPayment:    {Warning, false, false, []string{actAcknowledge, actAskAgain}},
+	NoEvents:         {Critical, false, true, []string{actAcknowledge}},
 }
 
 // Case is a row of cases. An open one that blocks is a hold on its order.
@@ -143,7 +147,7 @@ type Alarm struct {
 	About     string // with the code what makes it one case: an event, a payment
 	OrderID   string // may be empty, or name an order that does not exist
 	PaymentID string
-	InboxID   uuid.UUID
+	InboxID   uuid.UUID // zero: no event
 	Summary   string
 }
 
@@ -169,7 +173,7 @@ func (a Alarm) Key() string { return matter{code: a.Code, about: a.About}.key() 
 func (b *Book) Raise(tx database.Tx, alarms []Alarm) error {
 	var rows []*Case
 	for _, a := range alarms {
-		m := matter{code: a.Code, about: a.About, payment: a.PaymentID, inbox: &a.InboxID, summary: a.Summary}
+		m := matter{code: a.Code, about: a.About, payment: a.PaymentID, inbox: News{InboxID: a.InboxID}.inbox(), summary: a.Summary}
 		rows = append(rows, m.row(a.OrderID, tx.Now))
 	}
 	return raise(tx, rows)
@@ -179,7 +183,7 @@ func raise(tx database.Tx, rows []*Case) error {
 	slices.SortFunc(rows, func(c, d *Case) int { return strings.Compare(c.Key, d.Key) })
 	rows = slices.CompactFunc(rows, func(c, d *Case) bool { return c.Key == d.Key }) // one statement cannot write a row twice
 	err := database.InsertOr(tx, "cases", caseColumns, rows, `ON CONFLICT (key) DO UPDATE SET state = 'open', closed_at = NULL, closed_by = NULL, resolution = NULL
-		WHERE cases.state = 'closed' AND cases.code IN ('`+string(UnreadableEvent)+`', '`+string(EventDead)+`')`)
+		WHERE cases.state = 'closed' AND cases.code IN ('`+string(UnreadableEvent)+`', '`+string(EventDead)+`', '`+string(NoEvents)+`')`)
 	if err != nil {
 		return fmt.Errorf("raise cases: %w", err)
 	}

@@ -43,6 +43,7 @@ const (
 	actPart        = "ship_available"    // what is there ships, the rest is due back
 	actRetry       = "retry"             // the provider is asked again
 	actReroute     = "reroute"           // people ship it
+	actAskAgain    = "ask_again"         // PayQI is asked at once; the case stays open
 )
 
 // Decision is what a person chose for a case.
@@ -61,6 +62,7 @@ var actions = map[string]func(*ruling) error{
 	actAccept: (*ruling).accept, actKeep: (*ruling).keep, actRefund: (*ruling).refund, actIgnore: (*ruling).ignore,
 	actMatch: (*ruling).match, actAttach: (*ruling).attach, actRelease: (*ruling).release, actReopen: (*ruling).reopen,
 	actRetryStock: (*ruling).retryReservation, actPart: (*ruling).shipAvailable, actRetry: (*ruling).retry, actReroute: (*ruling).reroute,
+	actAskAgain: (*ruling).askAgain,
 }
 
 // reasoned are the actions that give something up: they need a note.

@@ -228,7 +228,7 @@ func (d *desk) hear(n News) Verdict {
 		return d.park(n)
 	case n.OrderRef != "" && n.OrderRef != f.ID && !f.attached(n.PaymentID):
 		m := matter{
-			code: OrderMismatch, about: n.Key, payment: n.PaymentID, inbox: &n.InboxID,
+			code: OrderMismatch, about: n.Key, payment: n.PaymentID, inbox: n.inbox(),
 			summary: fmt.Sprintf("Event %s names order %s, but payment %s belongs to order %s; it was not applied.", n.Key, n.OrderRef, n.PaymentID, f.ID),
 			facts:   map[string]string{"recorded_order": f.ID, "named_order": n.OrderRef},
 		}
@@ -241,7 +241,7 @@ func (d *desk) hear(n News) Verdict {
 // trouble sets an event aside that cannot be believed.
 func (d *desk) trouble(f *File, n News) Verdict {
 	m := matter{
-		code: n.Trouble.Code, about: n.Key, payment: n.PaymentID, inbox: &n.InboxID,
+		code: n.Trouble.Code, about: n.Key, payment: n.PaymentID, inbox: n.inbox(),
 		summary: fmt.Sprintf("An authentic event could not be applied: %s.", n.Trouble.Reason),
 	}
 	if f == nil {
@@ -256,7 +256,7 @@ func (d *desk) trouble(f *File, n News) Verdict {
 // setAside opens a case on an order and lets the hold show.
 func (d *desk) setAside(f *File, n News, m matter) {
 	f.raise(m, d.now)
-	f.settle(change{kind: "event_set_aside", cause: n.cause(), note: m.summary + n.again(), inbox: &n.InboxID}, d)
+	f.settle(change{kind: "event_set_aside", cause: n.cause(), note: m.summary + n.again(), inbox: n.inbox()}, d)
 }
 
 // clear writes everything the files call for, one statement per table.
@@ -299,6 +299,7 @@ type sheet struct {
 	relabelled   []Shipment
 	returns      []Return
 	returnLines  []returnedLine
+	inquiries    []Inquiry
 	recalled     []string
 	letters      []notify.Letter
 	outgrown     []notify.Withdrawal
@@ -318,6 +319,7 @@ func (s *sheet) add(f *File) {
 	s.refunds = append(s.refunds, f.refunds...)
 	s.relabelled = append(s.relabelled, f.relabelled...)
 	s.returns = append(s.returns, f.returns...)
+	s.inquiries = append(s.inquiries, f.inquiries...)
 	for _, p := range f.heard {
 		s.payments = append(s.payments, p)
 	}
@@ -377,6 +379,7 @@ func (s *sheet) save(tx database.Tx) error {
 		{"shipments", func() error { return s.saveShipments(tx) }},
 		{"returns", func() error { return s.saveReturns(tx) }},
 		{"refunds", func() error { return saveRefunds(tx, s.refunds) }},
+		{"inquiries", func() error { return saveInquiries(tx, s.inquiries) }},
 		{"order_items", func() error { return s.saveGivenUp(tx) }},
 	} {
 		if err := write.do(); err != nil {

@@ -52,9 +52,10 @@ type follow struct {
 	refunds    []*Refund
 	relabelled []Shipment // whose rows change
 	returns    []Return
-	givenUp    []int // lines
-	recall     bool  // withdraw what the provider was asked
-	fresh      bool  // the order's own row is written already, as it is
+	inquiries  []Inquiry // payments to ask PayQI about
+	givenUp    []int     // lines
+	recall     bool      // withdraw what the provider was asked
+	fresh      bool      // the order's own row is written already, as it is
 }
 
 // Verdict is what became of an event.
@@ -98,10 +99,10 @@ func (f *File) hear(n News, d *desk) Verdict {
 		f.showWhereToPay(p, !knew && stood <= StandsCreated && n.Type == PaymentCreatedEvent, d)
 	}
 	was := f.Status
-	f.settle(change{kind: string(n.Type), cause: n.cause(), note: n.note(), about: p.ID, inbox: &n.InboxID}, d)
+	f.settle(change{kind: string(n.Type), cause: n.cause(), note: n.note(), about: p.ID, inbox: n.inbox()}, d)
 	if f.Status == Paid && was != Paid && f.Stock == StockCommitted && (was == Expired || stood >= StandsFailed) {
 		f.raise(matter{
-			code: LatePaid, about: f.ID, payment: p.ID, inbox: &n.InboxID,
+			code: LatePaid, about: f.ID, payment: p.ID, inbox: n.inbox(),
 			summary: fmt.Sprintf("The money of payment %s came after the order had been given up; the goods were still there and it is paid.", p.ID),
 		}, d.now)
 	}
@@ -113,7 +114,7 @@ func (f *File) credit(p *Payment, n News, wrongAddress bool, d *desk) (reason st
 	funded := f.funded()
 	p.learnMoney(n, d.now)
 	facts := map[string]string{"expected": Amount(f.Total), "expected_currency": f.Currency, "received": Amount(n.Amount.Decimal), "received_currency": n.Currency}
-	about := matter{about: p.ID, payment: p.ID, inbox: &n.InboxID, facts: facts}
+	about := matter{about: p.ID, payment: p.ID, inbox: n.inbox(), facts: facts}
 	other, taken := d.claims[claim(n.TxHash)]
 	switch {
 	case n.TxHash != "" && taken && other != p.ID:
@@ -149,7 +150,7 @@ func (f *File) credit(p *Payment, n News, wrongAddress bool, d *desk) (reason st
 func (f *File) creditAgain(p *Payment, n News, d *desk) Verdict {
 	if !p.Amount.Decimal.Equal(n.Amount.Decimal) || *p.Currency != n.Currency {
 		m := matter{
-			code: AmountChanged, about: p.ID, payment: p.ID, inbox: &n.InboxID,
+			code: AmountChanged, about: p.ID, payment: p.ID, inbox: n.inbox(),
 			summary: fmt.Sprintf("Payment %s completed with %s %s and later with %s %s; the first counts.", p.ID, Amount(p.Amount.Decimal), *p.Currency, Amount(n.Amount.Decimal), n.Currency),
 			facts:   map[string]string{"first": Amount(p.Amount.Decimal) + " " + *p.Currency, "later": Amount(n.Amount.Decimal) + " " + n.Currency},
 		}
@@ -159,7 +160,7 @@ func (f *File) creditAgain(p *Payment, n News, d *desk) Verdict {
 	if n.TxHash != "" && p.TxHash == nil {
 		if other, taken := d.claims[claim(n.TxHash)]; taken && other != p.ID {
 			m := matter{
-				code: TxReused, about: p.ID, payment: p.ID, inbox: &n.InboxID,
+				code: TxReused, about: p.ID, payment: p.ID, inbox: n.inbox(),
 				summary: fmt.Sprintf("Payment %s names a transaction that already counts for payment %s.", p.ID, other),
 				facts:   map[string]string{"counts_for": other},
 			}
@@ -325,7 +326,11 @@ func (f *File) derive(now time.Time) Status {
 // note says in plain words what an event told.
 func (n News) note() string {
 	what := strings.TrimPrefix(string(n.Type), "payment.")
-	s := fmt.Sprintf("PayQI: payment %s %s", n.PaymentID, what)
+	who := "PayQI"
+	if strings.HasPrefix(n.Cause, "admin:") {
+		who = "the shop"
+	}
+	s := fmt.Sprintf("%s: payment %s %s", who, n.PaymentID, what)
 	if n.Type == PaymentCompletedEvent {
 		s += fmt.Sprintf(", %s %s", Amount(n.Amount.Decimal), n.Currency)
 	}

@@ -120,6 +120,7 @@ func (f *File) review(d *desk) {
 		code: StockGone, about: f.ID, facts: money,
 		summary: "The order is paid but the goods were gone by then; nothing was taken from stock.",
 	}, d.now)
+	f.reviewSilence(d.now)
 	for _, p := range f.Payments {
 		if c := f.Cases[matter{code: Regression, about: p.ID}.key()]; c != nil || p.regressed() {
 			f.keep(p.regressed(), matter{
@@ -195,7 +196,7 @@ func (f *File) raise(m matter, now time.Time) {
 
 func (f *File) raiseWrongAddress(p *Payment, n News, now time.Time) {
 	f.raise(matter{
-		code: WrongAddress, about: p.ID, payment: p.ID, inbox: &n.InboxID,
+		code: WrongAddress, about: p.ID, payment: p.ID, inbox: n.inbox(),
 		summary: fmt.Sprintf("An event of payment %s names another address or destination tag than the one recorded.", p.ID),
 		facts: map[string]string{
 			"recorded": place(p.PayAddress, p.DestinationTag), "told": place(&n.PayAddress, n.DestinationTag),

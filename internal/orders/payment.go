@@ -24,8 +24,9 @@ const (
 // News is what one event says, read and checked. Strings may be empty where
 // the event was silent.
 type News struct {
-	InboxID        uuid.UUID
-	Key            string // the event's id, or sha256:… of one without
+	InboxID        uuid.UUID // zero: it comes from no event, and Cause says from whom
+	Key            string    // the event's id, or sha256:… of one without
+	Cause          string    // of what comes from no event: checkout:payqi, poll:payqi, admin:NAME
 	Type           EventType
 	Created        int64 // signed Unix seconds, 0 when absent: a hint, never a reason to refuse
 	PaymentID      string
@@ -48,7 +49,15 @@ type Trouble struct {
 	Reason string
 }
 
-func (n News) cause() string { return "event:" + n.Key }
+func (n News) cause() string { return cmp.Or(n.Cause, "event:"+n.Key) }
+
+// inbox is the row of the event, nil when the news comes from none.
+func (n News) inbox() *uuid.UUID {
+	if n.InboxID == uuid.Nil {
+		return nil
+	}
+	return &n.InboxID
+}
 
 // again is what the timeline adds for an event that a person put to work again.
 func (n News) again() string {

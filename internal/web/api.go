@@ -134,6 +134,7 @@ var problemNotes = map[int]string{
 	http.StatusUnauthorized:          "No key, or one we do not accept",
 	http.StatusForbidden:             "The key lacks a scope, or plain http where https is required",
 	http.StatusTooManyRequests:       "Too many failed logins from this address, or too many requests with this key; Retry-After says when to come back",
+	http.StatusNotImplemented:        "This installation is not set up for it; the detail says what is missing",
 	http.StatusServiceUnavailable:    "Not now; Retry-After says when to come back",
 }
 

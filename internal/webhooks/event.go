@@ -17,6 +17,7 @@ import (
 	"github.com/shopspring/decimal"
 
 	"quayside/internal/orders"
+	"quayside/internal/payqi"
 )
 
 // Event is what the body of a webhook says (guide, "Event Structure"), read
@@ -221,7 +222,7 @@ func (r *reader) tag(v any) *int64 {
 
 func (r *reader) amount(v any) {
 	e, completed := r.e, r.e.Type == string(orders.PaymentCompletedEvent)
-	amount, err := parseAmount(v)
+	amount, err := payqi.ParseAmount(v)
 	switch {
 	case err == nil && amount.IsPositive():
 		e.Amount = decimal.NewNullDecimal(amount)
@@ -250,41 +251,6 @@ func (r *reader) contradictions() {
 			r.refuse("type is %s but data.status is %s", e.Type, e.Status)
 		}
 	}
-}
-
-var amountForm = regexp.MustCompile(`^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?$`)
-
-// maxAmount is the first that does not fit 18 digits before the point.
-var maxAmount = decimal.New(1, 18)
-
-// parseAmount reads a JSON number or a numeric string exactly, at most 18
-// digits before and after the point, zero or more. Length and exponent are
-// bounded before any arithmetic.
-func parseAmount(v any) (decimal.Decimal, error) {
-	var text string
-	switch t := v.(type) {
-	case nil:
-		return decimal.Zero, errors.New("is missing")
-	case json.Number:
-		text = t.String()
-	case string:
-		text = t
-	default:
-		return decimal.Zero, errors.New("is neither a number nor a numeric string")
-	}
-	if len(text) > 64 || !amountForm.MatchString(text) {
-		return decimal.Zero, errors.New("is not a decimal number of sensible length")
-	}
-	d, err := decimal.NewFromString(text)
-	switch {
-	case err != nil:
-		return decimal.Zero, errors.New("is not a decimal number")
-	case d.IsNegative():
-		return decimal.Zero, errors.New("is negative")
-	case d.GreaterThanOrEqual(maxAmount), !d.Truncate(18).Equal(d):
-		return decimal.Zero, errors.New("has more than 18 digits before or after the point")
-	}
-	return d.Truncate(18), nil
 }
 
 // meaning digests the fields whose change makes another event of it.

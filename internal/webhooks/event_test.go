@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/shopspring/decimal"
+
+	"quayside/internal/payqi"
 )
 
 // sample is the event every body below is made from: a completed payment.
@@ -488,8 +490,8 @@ func FuzzParseAmount(f *testing.F) {
 		f.Add(strings.Trim(a.json, `"`))
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		d, err := parseAmount(json.Number(text))
-		asText, err2 := parseAmount(text)
+		d, err := payqi.ParseAmount(json.Number(text))
+		asText, err2 := payqi.ParseAmount(text)
 		if (err == nil) != (err2 == nil) || !d.Equal(asText) {
 			t.Errorf("%q: %v %v as a number, %v %v as a string", text, d, err, asText, err2)
 		}
