@@ -288,6 +288,7 @@ func TestTriggerScenarios(t *testing.T) {
 		{"cancelled-paid", "200 OK", "cancelled/refund_due/none", "CANCELLED_PAID", "order_cancelled"},
 		{"unknown-order", "200 OK", "paid/paid/queued", "", "payment_confirmed"},
 		{"mismatch", "200 OK|200 OK", "pending/unpaid/none", "ORDER_MISMATCH", ""},
+		{"mail-dead", "200 OK", "paid/paid/queued", "MAIL_DEAD", ""},
 	} {
 		played[tc.name] = true
 		t.Run(tc.name, func(t *testing.T) {

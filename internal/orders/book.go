@@ -40,11 +40,12 @@ type Book struct {
 }
 
 // NewBook returns the book of a shop with these terms. The provider's name
-// becomes that of the terms.
+// becomes that of the terms, and outbox tells the book of letters that failed.
 func NewBook(db *database.DB, bell queue.Bell, outbox *notify.Outbox, provider Provider, terms Terms) *Book {
 	terms.Provider = provider.Name()
 	b := &Book{db: db, bell: bell, outbox: outbox, terms: terms, provider: provider}
 	b.watch = newWatch(b)
+	outbox.Fate = b.letterEnded
 	return b
 }
 

@@ -35,6 +35,7 @@ const (
 	UnreadableEvent  Code = "UNREADABLE_EVENT"
 	EventDead        Code = "EVENT_DEAD"
 	FulfilmentDead   Code = "FULFILMENT_DEAD"
+	MailDead         Code = "MAIL_DEAD"
 )
 
 // Severity is how soon a person should look.
@@ -76,6 +77,7 @@ var Rules = map[Code]Rule{
 	UnreadableEvent:  {Warning, true, true, []string{actRelease, actIgnore}},
 	EventDead:        {Critical, true, true, []string{actRelease, actIgnore}},
 	FulfilmentDead:   {Critical, true, false, []string{actRetry, actReroute}},
+	MailDead:         {Warning, false, true, []string{actRetry, actReaddress, actAcknowledge}},
 }
 
 // Case is a row of cases. An open one that blocks is a hold on its order.
@@ -143,24 +145,30 @@ type Alarm struct {
 	About     string // with the code what makes it one case: an event, a payment
 	OrderID   string // may be empty, or name an order that does not exist
 	PaymentID string
-	InboxID   uuid.UUID
+	InboxID   uuid.UUID // uuid.Nil when it is about no event
 	Summary   string
+	Facts     map[string]string
 }
 
 // Key is the case's key.
 func (a Alarm) Key() string { return matter{code: a.Code, about: a.About}.key() }
 
-// Raise opens cases that hold no order, each once: an open or decided one
-// stays as it is, but for those that may come back.
+// Raise opens cases that hold no order, each once: an open one learns what is
+// new, a decided one stays as it is, but for those that may come back.
 func (b *Book) Raise(tx database.Tx, alarms []Alarm) error {
 	var rows []*Case
 	for _, a := range alarms {
-		m := matter{code: a.Code, about: a.About, payment: a.PaymentID, inbox: &a.InboxID, summary: a.Summary}
+		m := matter{code: a.Code, about: a.About, payment: a.PaymentID, summary: a.Summary, facts: a.Facts}
+		if a.InboxID != uuid.Nil {
+			m.inbox = &a.InboxID
+		}
 		rows = append(rows, m.row(a.OrderID, tx.Now))
 	}
 	slices.SortFunc(rows, func(c, d *Case) int { return strings.Compare(c.Key, d.Key) })
-	err := database.InsertOr(tx, "cases", caseColumns, rows, `ON CONFLICT (key) DO UPDATE SET state = 'open', closed_at = NULL, closed_by = NULL, resolution = NULL
-		WHERE cases.state = 'closed' AND cases.code IN ('`+string(UnreadableEvent)+`', '`+string(EventDead)+`')`)
+	err := database.InsertOr(tx, "cases", caseColumns, rows, `ON CONFLICT (key) DO UPDATE SET state = 'open', closed_at = NULL, closed_by = NULL, resolution = NULL,
+			summary = excluded.summary, facts = excluded.facts
+		WHERE cases.code IN ('`+string(UnreadableEvent)+`', '`+string(EventDead)+`', '`+string(MailDead)+`')
+			AND (cases.state, cases.summary, cases.facts) IS DISTINCT FROM ('open', excluded.summary, excluded.facts)`)
 	if err != nil {
 		return fmt.Errorf("raise cases: %w", err)
 	}
