@@ -15,6 +15,7 @@ import (
 
 const (
 	sweepEvery   = time.Second // how soon work whose bell was lost is found again
+	auditEvery   = time.Minute // between two looks at a part of the stock
 	moneyWorkers = 4           // batches applied at once
 	postWorkers  = 8           // letters and shipment requests under way at once
 	workBatch    = 100         // letters sent in one round without Redis
@@ -65,8 +66,9 @@ func (h *house) work(ctx context.Context) error {
 	}
 	slog.InfoContext(ctx, "working")
 	var sweeps errgroup.Group // apart, so that a slow mail server keeps no payment waiting
-	sweeps.Go(func() error { sweepUntil(ctx, "money", h.sweepMoney); return nil })
-	sweeps.Go(func() error { sweepUntil(ctx, "letters", h.sweepLetters); return nil })
+	sweeps.Go(func() error { sweepUntil(ctx, "money", sweepEvery, h.sweepMoney); return nil })
+	sweeps.Go(func() error { sweepUntil(ctx, "letters", sweepEvery, h.sweepLetters); return nil })
+	sweeps.Go(func() error { sweepUntil(ctx, "stock", auditEvery, h.auditStock()); return nil })
 	_ = sweeps.Wait()
 	slog.InfoContext(ctx, "stopping: jobs under way are finished")
 	var g errgroup.Group
@@ -76,10 +78,10 @@ func (h *house) work(ctx context.Context) error {
 	return g.Wait()
 }
 
-// sweepUntil looks every second for what waits. It tells of a failure once,
-// and of the recovery.
-func sweepUntil(ctx context.Context, what string, sweep func(context.Context) error) {
-	tick := time.NewTicker(sweepEvery)
+// sweepUntil looks at once and then at every tick for what waits. It tells of a
+// failure once, and of the recovery.
+func sweepUntil(ctx context.Context, what string, every time.Duration, sweep func(context.Context) error) {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	failing := false
 	for {
@@ -108,6 +110,15 @@ func (h *house) sweepMoney(ctx context.Context) error {
 		return errors.Join(h.inbox.Sweep(ctx), h.book.Sweep(ctx))
 	}
 	return errors.Join(h.inbox.Work(ctx), h.book.Work(ctx))
+}
+
+// auditStock returns a sweep that goes through the catalogue part by part.
+func (h *house) auditStock() func(context.Context) error {
+	var after string
+	return func(ctx context.Context) (err error) {
+		after, err = h.book.AuditStock(ctx, after)
+		return err
+	}
 }
 
 // sweepLetters is sweepMoney for letters.

@@ -17,6 +17,7 @@ const peace = `
 INSERT INTO products (sku, name, on_hand, reserved, created_at, updated_at) VALUES ('mug', 'Mug', 10, 2, now(), now());
 INSERT INTO stock_movements (id, sku, kind, on_hand_delta, reserved_delta, cause, effect_key, at)
   VALUES (gen_random_uuid(), 'mug', 'initial', 10, 0, 'admin:x', 'initial/mug', now());
+INSERT INTO stock_checkpoints VALUES ('mug', 1, 10, 0, now());
 INSERT INTO orders (id, status, payment_status, fulfillment_status, currency, total, customer_email, status_token, stock, reservation,
     timeline_length, deadline, created_at, updated_at)
   VALUES ('o1', 'pending', 'unpaid', 'none', 'XRP', 10, 'a@shop.example', 't1', 'reserved', 1, 1, now(), now(), now());
@@ -83,6 +84,14 @@ var stockViolations = []violation{
 	{"deltas_fit_their_kind", movement("commit", -1, -2, "'o1'")},
 	{"deltas_fit_their_kind", movement("commit", 1, 1, "'o1'")},
 	{"deltas_fit_their_kind", movement("return", -1, 0, "'o1'")},
+	{"deltas_fit_their_kind", movement("correct", 0, 0, "NULL")},
+	{"deltas_fit_their_kind", movement("correct", 1, -1, "'o1'")},
+	{"stock_movements_by_entry", `INSERT INTO stock_movements (id, sku, kind, on_hand_delta, reserved_delta, cause, effect_key, at, entry)
+		OVERRIDING SYSTEM VALUE SELECT gen_random_uuid(), sku, kind, on_hand_delta, reserved_delta, cause, 'new/key', at, entry FROM stock_movements`},
+	{"a_stretch_of_the_ledger_is_added_up_once", `INSERT INTO stock_checkpoints VALUES ('mug', 1, 11, 0, now())`},
+	{"the_checkpoints_are_append_only", `UPDATE stock_checkpoints SET on_hand = 11`},
+	{"the_checkpoints_are_append_only", `DELETE FROM stock_checkpoints`},
+	{"the_checkpoints_are_never_emptied", `TRUNCATE stock_checkpoints`},
 	{"the_ledger_is_append_only", `UPDATE stock_movements SET reason = 'x'`},
 	{"the_ledger_is_append_only", `DELETE FROM stock_movements`},
 	{"the_ledger_is_never_emptied", `TRUNCATE stock_movements`},

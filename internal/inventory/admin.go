@@ -38,11 +38,11 @@ func viewOf(p Product) productView {
 type movementView struct {
 	ID            string    `json:"id" doc:"Of this entry; in the order of time"`
 	SKU           string    `json:"sku" doc:"The product"`
-	Kind          Kind      `json:"kind" enum:"initial,adjust,reserve,release,commit,return" doc:"initial, adjust: by people; reserve: an order was opened; release: it was not paid; commit: it was; return: it was cancelled after that"`
+	Kind          Kind      `json:"kind" enum:"initial,adjust,correct,reserve,release,commit,return" doc:"initial, adjust: by people; correct: the ledger had drifted from the levels, which stay; reserve: an order was opened; release: it was not paid; commit: it was; return: it was cancelled after that"`
 	OnHandDelta   int64     `json:"on_hand_delta" doc:"By how much on_hand changed"`
 	ReservedDelta int64     `json:"reserved_delta" doc:"By how much reserved changed"`
-	OrderID       *string   `json:"order_id" doc:"The order it was for; null for initial and adjust"`
-	Cause         string    `json:"cause" doc:"event:EVENT, admin:NAME or sweep:deadline"`
+	OrderID       *string   `json:"order_id" doc:"The order it was for; null for initial, adjust and correct"`
+	Cause         string    `json:"cause" doc:"event:EVENT, admin:NAME, sweep:deadline or cli:check"`
 	Reason        string    `json:"reason" doc:"Why, as a person gave it; empty for what orders do"`
 	At            time.Time `json:"at" doc:"When"`
 }

@@ -29,6 +29,7 @@ type Kind string
 const (
 	Initial Kind = "initial" // (+n, 0) a product comes into the catalogue
 	Adjust  Kind = "adjust"  // (±n, 0) a person counted, bought or wrote off
+	Correct Kind = "correct" // (±n, ±n) the ledger had drifted from the levels, which stay
 	Reserve Kind = "reserve" // (0, +q) promised to an order
 	Release Kind = "release" // (0, −q) the promise ends
 	Commit  Kind = "commit"  // (−q, −q) the order was paid: the goods leave

@@ -36,6 +36,7 @@ const (
 	EventDead        Code = "EVENT_DEAD"
 	FulfilmentDead   Code = "FULFILMENT_DEAD"
 	MailDead         Code = "MAIL_DEAD"
+	StockDrift       Code = "STOCK_DRIFT"
 )
 
 // Severity is how soon a person should look.
@@ -78,6 +79,7 @@ var Rules = map[Code]Rule{
 	EventDead:        {Critical, true, true, []string{actRelease, actIgnore}},
 	FulfilmentDead:   {Critical, true, false, []string{actRetry, actReroute}},
 	MailDead:         {Warning, false, true, []string{actRetry, actReaddress, actAcknowledge}},
+	StockDrift:       {Critical, false, true, []string{actRepair}},
 }
 
 // Case is a row of cases. An open one that blocks is a hold on its order.
@@ -155,7 +157,9 @@ func (a Alarm) Key() string { return matter{code: a.Code, about: a.About}.key() 
 
 // Raise opens cases that hold no order, each once: an open one learns what is
 // new, a decided one stays as it is, but for those that may come back.
-func (b *Book) Raise(tx database.Tx, alarms []Alarm) error {
+func (b *Book) Raise(tx database.Tx, alarms []Alarm) error { return raise(tx, alarms) }
+
+func raise(tx database.Tx, alarms []Alarm) error {
 	var rows []*Case
 	for _, a := range alarms {
 		m := matter{code: a.Code, about: a.About, payment: a.PaymentID, summary: a.Summary, facts: a.Facts}
@@ -167,7 +171,7 @@ func (b *Book) Raise(tx database.Tx, alarms []Alarm) error {
 	slices.SortFunc(rows, func(c, d *Case) int { return strings.Compare(c.Key, d.Key) })
 	err := database.InsertOr(tx, "cases", caseColumns, rows, `ON CONFLICT (key) DO UPDATE SET state = 'open', closed_at = NULL, closed_by = NULL, resolution = NULL,
 			summary = excluded.summary, facts = excluded.facts
-		WHERE cases.code IN ('`+string(UnreadableEvent)+`', '`+string(EventDead)+`', '`+string(MailDead)+`')
+		WHERE cases.code IN ('`+string(UnreadableEvent)+`', '`+string(EventDead)+`', '`+string(MailDead)+`', '`+string(StockDrift)+`')
 			AND (cases.state, cases.summary, cases.facts) IS DISTINCT FROM ('open', excluded.summary, excluded.facts)`)
 	if err != nil {
 		return fmt.Errorf("raise cases: %w", err)
@@ -184,6 +188,10 @@ func (b *Book) Quiet(tx database.Tx, keys []string) error {
 // holds an order stays open: lifting a hold takes the order's lock, since goods
 // may have to be put up for shipment at once.
 func (b *Book) CloseCases(tx database.Tx, keys []string, by, resolution string) error {
+	return closeCases(tx, keys, by, resolution)
+}
+
+func closeCases(tx database.Tx, keys []string, by, resolution string) error {
 	if len(keys) == 0 {
 		return nil
 	}

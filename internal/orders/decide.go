@@ -43,6 +43,7 @@ const (
 	actPart        = "ship_available"    // what is there ships, the rest is due back
 	actRetry       = "retry"             // the provider is asked again, or the letter is sent again
 	actReaddress   = "readdress"         // the letter is sent again, to the right address
+	actRepair      = "repair"            // the ledger is corrected to what the level says
 	actReroute     = "reroute"           // people ship it
 )
 
@@ -62,7 +63,7 @@ var actions = map[string]func(*ruling) error{
 	actAccept: (*ruling).accept, actKeep: (*ruling).keep, actRefund: (*ruling).refund, actIgnore: (*ruling).ignore,
 	actMatch: (*ruling).match, actAttach: (*ruling).attach, actRelease: (*ruling).release, actReopen: (*ruling).reopen,
 	actRetryStock: (*ruling).retryReservation, actPart: (*ruling).shipAvailable, actRetry: (*ruling).retry, actReroute: (*ruling).reroute,
-	actReaddress: (*ruling).readdress,
+	actReaddress: (*ruling).readdress, actRepair: (*ruling).repair,
 }
 
 // reasoned are the actions that give something up: they need a note.
