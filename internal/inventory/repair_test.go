@@ -76,6 +76,41 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+// Who repairs waits for who repairs already, and then finds nothing to do.
+func TestRepairWaits(t *testing.T) {
+	db, _ := dbtest.NewWith(t, database.Options{Name: "test", MaxConns: 4})
+	if err := introduce(db, "mug", "A mug", 10); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(t.Context(), `UPDATE products SET on_hand = 13`); err != nil {
+		t.Fatal(err)
+	}
+	second := make(chan error, 1)
+	err := db.InTx(t.Context(), func(tx database.Tx) error {
+		if _, _, err := Repair(tx, "mug", "admin:test", "counted"); err != nil {
+			return err
+		}
+		go func() { second <- repair(db, "mug") }()
+		for one[int](t, db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 0 {
+			select {
+			case err := <-second:
+				second <- err
+				return nil // it did not wait
+			case <-t.Context().Done():
+				return t.Context().Err()
+			default:
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-second; fault.KindOf(err) != fault.Conflict || drift(t, db) != 0 {
+		t.Errorf("second: %v, %d drift", err, drift(t, db))
+	}
+}
+
 func change(db *database.DB, sku string, delta int64) error {
 	return db.InTx(context.Background(), func(tx database.Tx) error {
 		_, err := Change(tx, sku, delta, "admin:test", "bought")
