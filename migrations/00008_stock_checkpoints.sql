@@ -34,3 +34,10 @@ CREATE TRIGGER the_checkpoints_are_append_only BEFORE UPDATE OR DELETE ON stock_
   FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER the_checkpoints_are_never_emptied BEFORE TRUNCATE ON stock_checkpoints
   FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- Products that are not sold any more, and when one runs low. Old code beside
+-- this shows neither, and still takes orders for an archived product.
+ALTER TABLE products
+  ADD COLUMN low_stock_threshold bigint NOT NULL DEFAULT 0, -- low when no more than this are available; 0: never
+  ADD COLUMN archived_at timestamptz,                       -- since when it cannot be ordered
+  ADD CONSTRAINT a_threshold_is_a_number_of_units CHECK (low_stock_threshold BETWEEN 0 AND 1000000000000);

@@ -137,6 +137,11 @@ func TestAPIBadRequests(t *testing.T) {
 		{"adjust beyond all", "POST", products + "/mug/adjustments", `{"delta":1000000000000,"reason":"r"}`, "409 422", nil},
 		{"adjust by a fraction", "POST", products + "/mug/adjustments", `{"delta":0.5,"reason":"r"}`, "400 422", nil},
 		{"adjust with NUL", "POST", products + "/mug/adjustments", `{"delta":1,"reason":"a\u0000"}`, "400 422", nil},
+		{"edit to no name", "PATCH", products + "/mug", `{"name":""}`, "422", nil},
+		{"edit to a name with NUL", "PATCH", products + "/mug", `{"name":"a\u0000"}`, "400 422", nil},
+		{"edit stock", "PATCH", products + "/mug", `{"on_hand":7}`, "400 422", nil},
+		{"edit to a negative threshold", "PATCH", products + "/mug", `{"low_stock_threshold":-1}`, "422", nil},
+		{"edit what is not", "PATCH", products + "/no-such-mug", `{"name":"x"}`, "404", nil},
 		{"adjust what is not", "POST", products + "/no-such-mug/adjustments", `{"delta":1,"reason":"r"}`, "404", nil},
 		// What is done to orders.
 		{"ship what is unpaid", "POST", orders + "/open/shipments", `{}`, "409", nil},
@@ -361,6 +366,7 @@ func TestAPIAnswersAsDocumented(t *testing.T) {
 	check("list-orders", 200, "GET", "/api/v1/orders", "")
 	check("show-timeline", 200, "GET", "/api/v1/orders/one/timeline", "")
 	check("show-product", 200, "GET", "/api/v1/products/mug", "")
+	check("edit-product", 200, "PATCH", "/api/v1/products/mug", `{"low_stock_threshold":3}`)
 	check("list-products", 200, "GET", "/api/v1/products", "")
 	check("list-movements", 200, "GET", "/api/v1/products/mug/movements", "")
 	check("list-events", 200, "GET", "/api/v1/events", "")

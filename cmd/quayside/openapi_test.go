@@ -75,7 +75,7 @@ func TestAPIIsDocumented(t *testing.T) {
 				t.Errorf("%s: answer %s has no content", what, status)
 			}
 		}
-		says := method == http.MethodPost && !strings.HasSuffix(path, "/confirmation") || method == http.MethodPut
+		says := method == http.MethodPost && !strings.HasSuffix(path, "/confirmation") || method == http.MethodPut || method == http.MethodPatch
 		if (op["requestBody"] != nil) != says {
 			t.Errorf("%s: a body: %v", what, op["requestBody"] != nil)
 		}

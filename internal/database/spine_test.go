@@ -70,6 +70,7 @@ var stockViolations = []violation{
 	{"no_more_is_reserved_than_is_there", `UPDATE products SET reserved = 11`},
 	{"no_more_is_reserved_than_is_there", `UPDATE products SET reserved = -1`},
 	{"stock_is_never_negative", `UPDATE products SET on_hand = 1000000000001`},
+	{"a_threshold_is_a_number_of_units", `UPDATE products SET low_stock_threshold = -1`},
 	{"22003", `UPDATE products SET on_hand = on_hand + 9223372036854775807`},
 	{"an_effect_on_stock_happens_once", `INSERT INTO stock_movements SELECT gen_random_uuid(), sku, kind, on_hand_delta, reserved_delta, order_id, cause, reason, effect_key, at FROM stock_movements`},
 	{"deltas_fit_their_kind", movement("theft", -1, 0, "NULL")},

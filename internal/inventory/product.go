@@ -17,7 +17,13 @@ type Product struct {
 	Reserved  int64     `json:"reserved"` // of these, promised to unpaid orders
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
+
+	LowStockThreshold int64      `json:"low_stock_threshold"` // 0: never low
+	ArchivedAt        *time.Time `json:"archived_at"`         // nil while it can be ordered
 }
+
+// Low reports whether it is time to buy more.
+func (p Product) Low() bool { return p.LowStockThreshold > 0 && p.Available() <= p.LowStockThreshold }
 
 // Available is how many units can still be promised.
 func (p Product) Available() int64 { return p.OnHand - p.Reserved }
