@@ -16,6 +16,7 @@ import (
 const (
 	sweepEvery   = time.Second // how soon work whose bell was lost is found again
 	auditEvery   = time.Minute // between two looks at a part of the stock
+	auditParts   = 10          // of 50 products, in one look
 	moneyWorkers = 4           // batches applied at once
 	postWorkers  = 8           // letters and shipment requests under way at once
 	workBatch    = 100         // letters sent in one round without Redis
@@ -116,8 +117,12 @@ func (h *house) sweepMoney(ctx context.Context) error {
 func (h *house) auditStock() func(context.Context) error {
 	var after string
 	return func(ctx context.Context) (err error) {
-		after, err = h.book.AuditStock(ctx, after)
-		return err
+		for range auditParts {
+			if after, err = h.book.AuditStock(ctx, after); err != nil || after == "" {
+				return err
+			}
+		}
+		return nil
 	}
 }
 

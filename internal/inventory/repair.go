@@ -18,11 +18,15 @@ type Account struct {
 	LedgerOnHand   int64 // the sums of the ledger
 	LedgerReserved int64
 	Tail           int64 // movements since the last checkpoint
-	Through        int64 // the entry of the last movement
+	Through        int64 // the entry of the last of them
+	Cut            bool  // there are more movements: the ledger was added up to Through only
 }
 
-// Drifts reports whether level and ledger differ.
+// Drifts reports whether level and ledger differ, as far as is known.
 func (a Account) Drifts() bool {
+	if a.Cut {
+		return false
+	}
 	return a.OnHand != a.LedgerOnHand || a.Reserved != a.LedgerReserved
 }
 
@@ -36,18 +40,25 @@ func (a Account) Correction(cause, reason string) Movement {
 	}
 }
 
-// accounts adds up ledgers: the last checkpoint, and what was written since. In
-// one statement, levels and ledger are of one moment.
-const accounts = `SELECT p.sku, p.on_hand, p.reserved, COALESCE(c.on_hand, 0) + t.on_hand AS ledger_on_hand,
-		COALESCE(c.reserved, 0) + t.reserved AS ledger_reserved, t.tail, COALESCE(t.through, c.through, 0) AS through
-	FROM products p
-	LEFT JOIN LATERAL (SELECT * FROM stock_checkpoints k WHERE k.sku = p.sku ORDER BY k.through DESC LIMIT 1) c ON true
-	CROSS JOIN LATERAL (SELECT count(*) AS tail, max(m.entry) AS through, COALESCE(sum(m.on_hand_delta), 0)::bigint AS on_hand,
-		COALESCE(sum(m.reserved_delta), 0)::bigint AS reserved FROM stock_movements m WHERE m.sku = p.sku AND m.entry > COALESCE(c.through, 0)) t`
+// accounts selects products with what their ledgers add up to: the last
+// checkpoint, and what was written since, at most limit movements. In one
+// statement, levels and ledger are of one moment.
+func accounts(limit string) string {
+	return `SELECT p.sku, p.on_hand, p.reserved, COALESCE(c.on_hand, 0) + t.on_hand AS ledger_on_hand,
+			COALESCE(c.reserved, 0) + t.reserved AS ledger_reserved, t.tail, COALESCE(t.through, c.through, 0) AS through
+		FROM products p
+		LEFT JOIN LATERAL (SELECT * FROM stock_checkpoints k WHERE k.sku = p.sku ORDER BY k.through DESC LIMIT 1) c ON true
+		CROSS JOIN LATERAL (SELECT count(*) AS tail, max(entry) AS through, COALESCE(sum(on_hand_delta), 0)::bigint AS on_hand,
+			COALESCE(sum(reserved_delta), 0)::bigint AS reserved
+			FROM (SELECT * FROM stock_movements m WHERE m.sku = p.sku AND m.entry > COALESCE(c.through, 0) ORDER BY m.entry LIMIT ` + limit + `) m) t`
+}
+
+// longestTail is how many movements of a product Audit adds up at most.
+const longestTail = 20_000
 
 // Drifting selects the products whose levels are not the sums of their ledger,
 // by its checkpoints and what follows them.
-const Drifting = `SELECT * FROM (` + accounts + `) a WHERE a.on_hand <> a.ledger_on_hand OR a.reserved <> a.ledger_reserved`
+var Drifting = `SELECT * FROM (` + accounts("ALL") + `) a WHERE a.on_hand <> a.ledger_on_hand OR a.reserved <> a.ledger_reserved`
 
 // Drift returns the accounts that drift, in SKU order, at most limit of them.
 func Drift(tx database.Tx, limit int) (drifting []Account, err error) {
@@ -58,10 +69,14 @@ func Drift(tx database.Tx, limit int) (drifting []Account, err error) {
 }
 
 // Audit returns the accounts of the next products after a SKU, in SKU order,
-// at most limit of them.
+// at most limit of them. A ledger with a long way to go since its last
+// checkpoint is cut, so that Audit is quick also where there are none yet.
 func Audit(tx database.Tx, after string, limit int) (all []Account, err error) {
-	if err := tx.Raw(accounts+` WHERE p.sku > ? ORDER BY p.sku LIMIT ?`, after, limit).Scan(&all).Error; err != nil {
+	if err := tx.Raw(accounts(fmt.Sprint(longestTail))+` WHERE p.sku > ? ORDER BY p.sku LIMIT ?`, after, limit).Scan(&all).Error; err != nil {
 		return nil, fmt.Errorf("audit stock: %w", err)
+	}
+	for i := range all {
+		all[i].Cut = all[i].Tail == longestTail
 	}
 	return all, nil
 }
@@ -73,7 +88,7 @@ func lockedAccount(tx database.Tx, sku string) (*Account, error) {
 		return nil, err
 	}
 	var rows []Account // a second statement: it sees what was written before the lock was ours
-	if err := tx.Raw(accounts+` WHERE p.sku = ?`, sku).Scan(&rows).Error; err != nil || len(rows) == 0 {
+	if err := tx.Raw(accounts("ALL")+` WHERE p.sku = ?`, sku).Scan(&rows).Error; err != nil || len(rows) == 0 {
 		return nil, err
 	}
 	return &rows[0], nil

@@ -55,7 +55,7 @@ func TestRepair(t *testing.T) {
 	if _, err := db.Exec(t.Context(), `UPDATE products SET on_hand = 13, reserved = 2 WHERE sku = 'mug'`); err != nil {
 		t.Fatal(err)
 	}
-	if got := fmt.Sprint(audit(t, db)); got != "[{mug 13 2 10 0 1 1} {pot 10 0 10 0 1 2}]" {
+	if got := fmt.Sprint(audit(t, db)); got != "[{mug 13 2 10 0 1 1 false} {pot 10 0 10 0 1 2 false}]" {
 		t.Errorf("audit: %s", got)
 	}
 	var wg sync.WaitGroup
@@ -164,5 +164,29 @@ func TestCheckpoint(t *testing.T) {
 	}
 	if a := audit(t, db)[0]; a.Drifts() || a.LedgerOnHand != 100 || a.Tail != 1 {
 		t.Errorf("account: %+v", a)
+	}
+}
+
+// A ledger longer than one look takes is added up in several, and is no drift before.
+func TestAuditOfALongLedger(t *testing.T) {
+	db, _ := dbtest.New(t)
+	if err := introduce(db, "mug", "A mug", 10); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(t.Context(), `INSERT INTO stock_movements (id, sku, kind, on_hand_delta, reserved_delta, cause, effect_key, at)
+		SELECT gen_random_uuid(), 'mug', 'adjust', 1, 0, 'admin:test', 'adjust/' || i, now() FROM generate_series(1, $1) i`, longestTail); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(t.Context(), `UPDATE products SET on_hand = 11`); err != nil {
+		t.Fatal(err)
+	}
+	if a := audit(t, db)[0]; a.Drifts() || !a.Cut || a.Tail != longestTail {
+		t.Errorf("cut: %+v", a)
+	}
+	if err := checkpointNow(db); err != nil {
+		t.Fatal(err)
+	}
+	if a := audit(t, db)[0]; !a.Drifts() || a.Cut || a.Tail != 1 || a.LedgerOnHand != 10+longestTail {
+		t.Errorf("whole: %+v", a)
 	}
 }

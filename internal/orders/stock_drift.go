@@ -12,9 +12,9 @@ import (
 // factSKU is the fact of a STOCK_DRIFT case that names the product.
 const factSKU = "sku"
 
-// auditSize is how many products one look takes: it reads their levels, last
-// checkpoints and the movements since.
-const auditSize = 500
+// auditSize is how many products one look takes: with the longest tails it must
+// end within the timeout of a statement.
+const auditSize = 50
 
 // AuditStock sets the next products after a SKU against their ledgers. It opens
 // a case for each that drifts, closes those of others, and keeps what must be
@@ -32,9 +32,10 @@ func (b *Book) AuditStock(ctx context.Context, after string) (next string, err e
 			if a.Tail >= inventory.CheckpointEvery {
 				long = append(long, a)
 			}
-			if alarm := driftOf(a); a.Drifts() {
+			switch alarm := driftOf(a); {
+			case a.Drifts():
 				drifting = append(drifting, alarm)
-			} else {
+			case !a.Cut:
 				well = append(well, alarm.Key())
 			}
 		}
