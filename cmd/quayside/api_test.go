@@ -21,7 +21,7 @@ import (
 func (w *world) fingerprint() string {
 	w.t.Helper()
 	var all []string
-	for _, table := range []string{"products", "stock_movements", "orders", "order_items", "timeline", "payments", "inbox", "inbox_open", "replays", "cases", "shipments", "shipment_lines", "shipment_requests", "letters", "refunds", "returns", "return_lines", "api_keys", "checkouts", "inquiries"} {
+	for _, table := range []string{"products", "stock_movements", "stock_checkpoints", "orders", "order_items", "timeline", "payments", "inbox", "inbox_open", "replays", "cases", "shipments", "shipment_lines", "shipment_requests", "letters", "refunds", "returns", "return_lines", "api_keys", "checkouts", "inquiries"} {
 		all = append(all, table+" "+w.text(`SELECT count(*) || ' ' || COALESCE(md5(string_agg(r::text, '|' ORDER BY r::text)), '') FROM `+table+` r`))
 	}
 	return strings.Join(all, "\n")
@@ -137,6 +137,11 @@ func TestAPIBadRequests(t *testing.T) {
 		{"adjust beyond all", "POST", products + "/mug/adjustments", `{"delta":1000000000000,"reason":"r"}`, "409 422", nil},
 		{"adjust by a fraction", "POST", products + "/mug/adjustments", `{"delta":0.5,"reason":"r"}`, "400 422", nil},
 		{"adjust with NUL", "POST", products + "/mug/adjustments", `{"delta":1,"reason":"a\u0000"}`, "400 422", nil},
+		{"edit to no name", "PATCH", products + "/mug", `{"name":""}`, "422", nil},
+		{"edit to a name with NUL", "PATCH", products + "/mug", `{"name":"a\u0000"}`, "400 422", nil},
+		{"edit stock", "PATCH", products + "/mug", `{"on_hand":7}`, "400 422", nil},
+		{"edit to a negative threshold", "PATCH", products + "/mug", `{"low_stock_threshold":-1}`, "422", nil},
+		{"edit what is not", "PATCH", products + "/no-such-mug", `{"name":"x"}`, "404", nil},
 		{"adjust what is not", "POST", products + "/no-such-mug/adjustments", `{"delta":1,"reason":"r"}`, "404", nil},
 		// What is done to orders.
 		{"ship what is unpaid", "POST", orders + "/open/shipments", `{}`, "409", nil},
@@ -387,6 +392,7 @@ func TestAPIAnswersAsDocumented(t *testing.T) {
 	check("list-orders", 200, "GET", "/api/v1/orders", "")
 	check("show-timeline", 200, "GET", "/api/v1/orders/one/timeline", "")
 	check("show-product", 200, "GET", "/api/v1/products/mug", "")
+	check("edit-product", 200, "PATCH", "/api/v1/products/mug", `{"low_stock_threshold":3}`)
 	check("list-products", 200, "GET", "/api/v1/products", "")
 	check("list-movements", 200, "GET", "/api/v1/products/mug/movements", "")
 	check("list-events", 200, "GET", "/api/v1/events", "")

@@ -1,50 +1,129 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
 	"quayside/internal/database"
+	"quayside/internal/fault"
+	"quayside/internal/inventory"
+	"quayside/internal/orders"
 	"quayside/migrations"
 )
 
+// checkOptions are the flags of check.
+type checkOptions struct{ full, repair, yes bool }
+
 func newCheckCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	var o checkOptions
+	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the books: does everything add up?",
 		Long: `Run every invariant on the live database, all on one snapshot: stock equals its
 ledger, money adds up, nothing was shipped unpaid, no event is lost. It only
-reads. Exit code 1 and the offending rows when one is broken.`,
+reads. Exit code 1 and the offending rows when one is broken.
+
+The ledger of stock is added up from its last checkpoints, which workers write;
+--full adds it up from the start, and compares the checkpoints as well.
+
+Where stock differs from its ledger, --repair shows the corrections it would
+write into the ledger, so that it says what the stock is: the levels stay. With
+--yes it writes them, each as it finds the product then, and a closed case
+STOCK_DRIFT for each.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := a.settings(forDatabase)
-			if err != nil {
-				return err
+			if o.yes && !o.repair {
+				return misuse("--yes confirms --repair: give both")
 			}
-			a.log(cfg)
-			db, err := database.Open(cfg.DatabaseURL.reveal(), database.Options{Name: "check", MaxConns: 2, Timeout: -1})
-			if err != nil {
-				return err
-			}
-			defer func() { _ = db.Close() }()
-			if err := db.SchemaKnown(cmd.Context(), migrations.FS); err != nil {
-				return err
-			}
-			broken, err := checkInvariants(cmd.Context(), db, cfg.PaymentTolerance.String())
-			if err != nil {
-				return err
-			}
-			if !reportFindings(a.stdout, broken) {
-				return errSaid
-			}
-			return nil
+			return a.check(cmd.Context(), o)
 		},
 	}
+	cmd.Flags().BoolVar(&o.full, "full", false, "add the ledger up from the start, and compare its checkpoints")
+	cmd.Flags().BoolVar(&o.repair, "repair", false, "show how the ledger would be corrected where stock differs from it")
+	cmd.Flags().BoolVar(&o.yes, "yes", false, "with --repair: write the corrections, then check")
+	return cmd
 }
 
-// reportFindings prints what was found; true when all is well.
-func reportFindings(w io.Writer, broken []finding) bool {
+func (a *app) check(ctx context.Context, o checkOptions) error {
+	cfg, err := a.settings(forDatabase)
+	if err != nil {
+		return err
+	}
+	a.log(cfg)
+	db, err := database.Open(cfg.DatabaseURL.reveal(), database.Options{Name: "check", MaxConns: 2, Timeout: -1})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	if err := db.SchemaKnown(ctx, migrations.FS); err != nil {
+		return err
+	}
+	if o.repair {
+		if err := repairStock(ctx, a.stdout, db, o.yes); err != nil {
+			return err
+		}
+	}
+	broken, err := checkInvariants(ctx, db, cfg.PaymentTolerance.String(), o.full)
+	if err != nil {
+		return err
+	}
+	if !reportFindings(a.stdout, broken, len(invariantsOf(o.full))) {
+		return errSaid
+	}
+	return nil
+}
+
+// byCheck is who repaired stock from the command line.
+const byCheck = "cli:check"
+
+// maxRepairs bounds one run of --repair; the next one takes up the rest.
+const maxRepairs = 10_000
+
+// repairStock shows how the ledger is corrected and, with yes, corrects it, a
+// product at a time: each only waits for its own lock.
+func repairStock(ctx context.Context, w io.Writer, db *database.DB, yes bool) error {
+	var drifting []inventory.Account
+	err := db.InSnapshot(ctx, func(tx database.Tx) (err error) {
+		drifting, err = inventory.Drift(tx, maxRepairs)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, d := range drifting {
+		m, word := d.Correction(byCheck, ""), "would write"
+		if yes {
+			err := db.InTx(ctx, func(tx database.Tx) error {
+				written, err := orders.RepairStock(tx, d.SKU, byCheck, "")
+				if err == nil {
+					m = *written
+				}
+				return err
+			})
+			if fault.KindOf(err) == fault.Conflict {
+				continue // somebody else has corrected it
+			}
+			if err != nil {
+				return err
+			}
+			word = "wrote"
+		}
+		_, _ = fmt.Fprintf(w, "%s: %s %s on_hand_delta %+d reserved_delta %+d (level %d/%d, ledger %d/%d)\n",
+			word, m.SKU, m.Kind, m.OnHandDelta, m.ReservedDelta, d.OnHand, d.Reserved, d.LedgerOnHand, d.LedgerReserved)
+	}
+	switch {
+	case len(drifting) == 0:
+		_, _ = fmt.Fprintln(w, "nothing to repair: stock is what its ledger says")
+	case !yes:
+		_, _ = fmt.Fprintln(w, "nothing was written: add --yes to write this")
+	}
+	return nil
+}
+
+// reportFindings prints which of the invariants asked do not hold; true when all do.
+func reportFindings(w io.Writer, broken []finding, asked int) bool {
 	for _, f := range broken {
 		_, _ = fmt.Fprintf(w, "BROKEN: %s\n", f.name)
 		for _, row := range f.rows {
@@ -55,9 +134,9 @@ func reportFindings(w io.Writer, broken []finding) bool {
 		}
 	}
 	if len(broken) > 0 {
-		_, _ = fmt.Fprintf(w, "%d of %d invariants are broken\n", len(broken), len(invariants))
+		_, _ = fmt.Fprintf(w, "%d of %d invariants are broken\n", len(broken), asked)
 		return false
 	}
-	_, _ = fmt.Fprintf(w, "all %d invariants hold\n", len(invariants))
+	_, _ = fmt.Fprintf(w, "all %d invariants hold\n", asked)
 	return true
 }

@@ -18,6 +18,7 @@ import (
 // the database that played leaves behind. Keys are invariants' names.
 var plants = map[string]string{
 	"stock levels equal the sums of their ledger":                                           `UPDATE products SET on_hand = on_hand + 1 WHERE sku = 'mug'`,
+	"checkpoints say what the ledger adds up to, and with it the levels":                    `INSERT INTO stock_checkpoints SELECT sku, max(entry), sum(on_hand_delta), sum(reserved_delta), now() FROM stock_movements GROUP BY sku; UPDATE stock_movements SET on_hand_delta = on_hand_delta + 1 WHERE kind = 'initial'`,
 	"stock is never negative, and no more is reserved than is there":                        `ALTER TABLE products DROP CONSTRAINT no_more_is_reserved_than_is_there; UPDATE products SET reserved = on_hand + 1 WHERE sku = 'mug'`,
 	"what is reserved is what orders hold":                                                  `UPDATE products SET reserved = reserved - 1 WHERE sku = 'mug'`,
 	"each order moved exactly the stock that its state says":                                `UPDATE stock_movements SET on_hand_delta = on_hand_delta - 1, reserved_delta = reserved_delta - 1 WHERE kind = 'commit' AND order_id = 'paid'`,
@@ -61,7 +62,7 @@ func TestCheckFindsWhatIsBroken(t *testing.T) {
 	played(t, w)
 	env := func(address string) map[string]string { return map[string]string{"DATABASE_URL": address} }
 	healthy := copyOf(t, w.cfg.DatabaseURL.reveal())
-	if code, out, stderr := quayside(t, env(healthy), "check"); code != 0 || out != fmt.Sprintf("all %d invariants hold\n", len(invariants)) {
+	if code, out, stderr := quayside(t, env(healthy), "check", "--full"); code != 0 || out != fmt.Sprintf("all %d invariants hold\n", len(invariants)) {
 		t.Fatalf("healthy: exit %d\n%s%s", code, out, stderr)
 	}
 	for _, inv := range invariants {
@@ -72,7 +73,7 @@ func TestCheckFindsWhatIsBroken(t *testing.T) {
 			}
 			address := copyOf(t, healthy)
 			behindTheBack(t, address, plant)
-			code, out, stderr := quayside(t, env(address), "check")
+			code, out, stderr := quayside(t, env(address), "check", "--full")
 			if code != exitFail || !strings.Contains(out, "BROKEN: "+inv.name+"\n  ") || !strings.Contains(out, fmt.Sprintf("of %d invariants are broken\n", len(invariants))) {
 				t.Errorf("exit %d\n%s%s", code, out, stderr)
 			}
@@ -86,6 +87,72 @@ func TestCheckFindsWhatIsBroken(t *testing.T) {
 			t.Errorf("planted for nobody: %q", name)
 		}
 	}
+}
+
+// Stock that differs from its ledger is told with the correction; --repair
+// alone writes nothing, with --yes it writes what it said, once, and a case
+// that is closed.
+func TestCheckRepairs(t *testing.T) {
+	w := newWorld(t)
+	played(t, w)
+	address := w.cfg.DatabaseURL.reveal()
+	env := map[string]string{"DATABASE_URL": address}
+	if code, out, _ := quayside(t, env, "check", "--repair"); code != 0 || !strings.HasPrefix(out, "nothing to repair: ") {
+		t.Errorf("healthy: exit %d\n%s", code, out)
+	}
+	behindTheBack(t, address, `UPDATE products SET on_hand = on_hand + 3 WHERE sku = 'mug'`)
+	before := w.fingerprint()
+	was := w.levels("mug")
+	const correction = "mug correct on_hand_delta +3 reserved_delta +0 (level 99/2, ledger 96/2)\n"
+	if code, out, _ := quayside(t, env, "check", "--repair"); code != exitFail || !strings.HasPrefix(out, "would write: "+correction+"nothing was written: ") {
+		t.Errorf("proposed: exit %d\n%s", code, out)
+	}
+	if w.fingerprint() != before {
+		t.Error("a proposal has changed something")
+	}
+	if code, out, _ := quayside(t, env, "check", "--repair", "--yes"); code != 0 || !strings.HasPrefix(out, "wrote: "+correction+"all ") {
+		t.Errorf("repaired: exit %d\n%s", code, out)
+	}
+	if got := w.text(`SELECT concat_ws(' ', code, state, closed_by, facts->>'correction') FROM cases`); got != "STOCK_DRIFT closed cli:check +3/+0" || w.levels("mug") != was {
+		t.Errorf("case %s, levels %s, were %s", got, w.levels("mug"), was)
+	}
+	if code, out, _ := quayside(t, env, "check", "--repair", "--yes"); code != 0 || !strings.HasPrefix(out, "nothing to repair: ") {
+		t.Errorf("again: exit %d\n%s", code, out)
+	}
+	if code, _, _ := quayside(t, env, "check", "--yes"); code != exitUsage {
+		t.Errorf("--yes alone: exit %d", code)
+	}
+}
+
+// A worker finds by itself that stock and ledger have parted, and a person
+// repairs it through the API.
+func TestStockDriftOverHTTP(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.serve()
+	w.stock("mug", 10)
+	w.tell("payment.completed", w.open("1001", "mug"))
+	behindTheBack(t, w.cfg.DatabaseURL.reveal(), `UPDATE products SET on_hand = on_hand - 1 WHERE sku = 'mug'`)
+	w.work()
+	c := w.caseOf("STOCK_DRIFT")
+	if c.Blocks || strings.Join(c.Actions, " ") != "repair" || c.Facts["correction"] != "-1/+0" {
+		t.Errorf("case: %+v", c)
+	}
+	if after := w.resolve(c, map[string]string{"action": "repair", "note": "counted"}); after.State != "closed" {
+		t.Errorf("decided: %+v", after)
+	}
+	var page struct {
+		Data []struct {
+			Kind, Cause, Reason string
+			OnHandDelta         int64 `json:"on_hand_delta"`
+		}
+	}
+	w.must(w.shop.call(t.Context(), http.MethodGet, "/api/v1/products/mug/movements?limit=1", nil, &page))
+	if got := fmt.Sprint(page.Data); got != "[{correct admin:bootstrap counted -1}]" {
+		t.Errorf("ledger: %s", got)
+	}
+	w.stands("1001", "paid/paid/queued")
+	w.quiet()
 }
 
 // played makes one order of each kind, through the service, and stops it.

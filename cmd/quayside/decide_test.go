@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"quayside/internal/devstack"
 	"quayside/internal/orders"
 )
 
@@ -173,6 +174,36 @@ func TestRefundOverHTTP(t *testing.T) {
 		if r := w.ask(http.MethodGet, "/api/v1/reports/money"+empty, ""); r.status != http.StatusOK || strings.TrimSpace(r.body) != `{"data":[]}` {
 			t.Errorf("%s: %d %s", empty, r.status, r.body)
 		}
+	}
+	w.quiet()
+}
+
+// From a signed webhook to a letter that no mailbox takes, to the address set
+// right: the customer is told, and so of all that comes after.
+func TestMailDeadOverHTTP(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.serve()
+	w.work()
+	w.stock("mug", 10)
+	w.tell("payment.completed", w.open("1001", "mug", "customer", map[string]any{"email": "ada@" + devstack.NoMailbox}))
+	w.stands("1001", "paid/paid/queued")
+	c := w.caseOf("MAIL_DEAD")
+	if c.Blocks || c.OrderID == nil || *c.OrderID != "1001" || strings.Join(c.Actions, " ") != "retry readdress acknowledge" {
+		t.Errorf("case: %+v", c)
+	}
+	path := "/api/v1/cases/" + c.ID + "/resolutions"
+	if r := w.ask(http.MethodPost, path, `{"action":"readdress","address":"ada"}`); r.status != http.StatusUnprocessableEntity || !strings.Contains(r.body, "address") {
+		t.Errorf("no address: %d %s", r.status, r.body)
+	}
+	if after := w.resolve(c, map[string]string{"action": "readdress", "address": "ada@right.example"}); after.State != "closed" {
+		t.Errorf("decided: %+v", after)
+	}
+	w.letterTo("ada@right.example", "payment received")
+	w.must(w.shop.call(t.Context(), http.MethodPost, "/api/v1/orders/1001/shipments", map[string]any{}, nil))
+	w.letterTo("ada@right.example", "on its way")
+	if v := w.order("1001"); v.Customer.Email != "ada@right.example" {
+		t.Errorf("the order says %s", v.Customer.Email)
 	}
 	w.quiet()
 }

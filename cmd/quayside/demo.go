@@ -80,11 +80,11 @@ func playDemo(ctx context.Context, w io.Writer, h *house, screen *theatre) (ok b
 	if err := d.summary(ctx, w); err != nil {
 		return false, err
 	}
-	broken, err := checkInvariants(ctx, h.db, cfg.PaymentTolerance.String())
+	broken, err := checkInvariants(ctx, h.db, cfg.PaymentTolerance.String(), false)
 	if err != nil {
 		return false, err
 	}
-	return reportFindings(w, broken) && d.allWell(), nil
+	return reportFindings(w, broken, len(invariantsOf(false))) && d.allWell(), nil
 }
 
 // play performs the scenes, a few at a time, and calls over after each.

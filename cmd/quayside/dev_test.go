@@ -60,7 +60,7 @@ func TestDevKeepsItsData(t *testing.T) {
 	}
 	out := p.stdout.String()
 	t.Logf("measured: ready for the first time after %s s", p.ready())
-	contains(t, "the demo", out, fmt.Sprintf("all %d invariants hold\n", len(invariants)))
+	contains(t, "the demo", out, fmt.Sprintf("all %d invariants hold\n", len(invariantsOf(false))))
 	programme := newDemo(nil, nil).rows
 	for _, s := range programme {
 		contains(t, "the demo", out, "✓ "+s.name+"-", s.line)

@@ -22,6 +22,7 @@ import (
 var programRights = map[string]string{
 	"products":               "SELECT, INSERT, UPDATE",
 	"stock_movements":        "SELECT, INSERT",
+	"stock_checkpoints":      "SELECT, INSERT",
 	"orders":                 "SELECT, INSERT, UPDATE",
 	"order_items":            "SELECT, INSERT, UPDATE",
 	"timeline":               "SELECT, INSERT",

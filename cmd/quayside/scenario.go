@@ -10,6 +10,7 @@ import (
 
 	"github.com/shopspring/decimal"
 
+	"quayside/internal/devstack"
 	"quayside/internal/notify"
 	"quayside/internal/orders"
 )
@@ -21,6 +22,7 @@ type scenario struct {
 	line string // in plain words
 	own  string // why it needs an order of its own; "" when any unpaid one will do
 	ttl  int64  // seconds until its order expires, 0 for the usual
+	to   string // the customer's address; "" for one that takes mail
 	rare bool   // its order takes the last units of a product made for it
 	late bool   // the play itself opens the order
 	demo bool   // part of dev --demo
@@ -251,6 +253,12 @@ var orderScenarios = []scenario{
 		name: "mismatch", line: "an event of this order's payment names another order: a person decides",
 		play: []act{tell(created), tell(completed, otherOrder)},
 		want: ending{state: openState, event: orders.Quarantined, cases: []orders.Code{orders.OrderMismatch}},
+	},
+	{
+		name: "mail-dead", line: "paid, but the customer's mailbox does not exist: a person corrects the address",
+		own: "its customer has an address that refuses mail", to: "ada@" + devstack.NoMailbox,
+		play: []act{tell(completed)},
+		want: ending{state: paidState, event: orders.Applied, cases: []orders.Code{orders.MailDead}},
 	},
 }
 

@@ -191,7 +191,7 @@ func (s *stage) open(ctx context.Context) error {
 func (s *stage) openAs(ctx context.Context, id string, ttl int64, o *orders.View) error {
 	body := map[string]any{
 		"id": id, "currency": s.order.Currency,
-		"customer": map[string]string{"email": s.scenario.name + "@customers.example", "name": "Ada"},
+		"customer": map[string]string{"email": cmp.Or(s.scenario.to, s.scenario.name+"@customers.example"), "name": "Ada"},
 		"items":    []map[string]any{{"sku": cmp.Or(s.sku, sampleSKU), "quantity": sampleUnits, "unit_price": "5.00"}},
 	}
 	if ttl > 0 {

@@ -295,6 +295,7 @@ func TestTriggerScenarios(t *testing.T) {
 		{"checkout", "200 OK|200 OK", "paid/paid/queued", "", "payment_confirmed"},
 		{"silent", "", "paid/paid/queued", "LATE_PAID", "order_expired payment_confirmed"},
 		{"mismatch", "200 OK|200 OK", "pending/unpaid/none", "ORDER_MISMATCH", ""},
+		{"mail-dead", "200 OK", "paid/paid/queued", "MAIL_DEAD", ""},
 	} {
 		played[tc.name] = true
 		t.Run(tc.name, func(t *testing.T) {

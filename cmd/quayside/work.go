@@ -15,6 +15,8 @@ import (
 
 const (
 	sweepEvery   = time.Second // how soon work whose bell was lost is found again
+	auditEvery   = time.Minute // between two looks at a part of the stock
+	auditParts   = 10          // of 50 products, in one look
 	moneyWorkers = 4           // batches applied at once
 	postWorkers  = 8           // letters and shipment requests under way at once
 	workBatch    = 100         // letters sent in one round without Redis
@@ -65,9 +67,10 @@ func (h *house) work(ctx context.Context) error {
 	}
 	slog.InfoContext(ctx, "working")
 	var sweeps errgroup.Group // apart, so that a slow mail server keeps no payment waiting
-	sweeps.Go(func() error { sweepUntil(ctx, "money", h.sweepMoney); return nil })
-	sweeps.Go(func() error { sweepUntil(ctx, "letters", h.sweepLetters); return nil })
-	sweeps.Go(func() error { sweepUntil(ctx, "silent payments", h.sweepSilence); return nil })
+	sweeps.Go(func() error { sweepUntil(ctx, "silent payments", sweepEvery, h.sweepSilence); return nil })
+	sweeps.Go(func() error { sweepUntil(ctx, "money", sweepEvery, h.sweepMoney); return nil })
+	sweeps.Go(func() error { sweepUntil(ctx, "letters", sweepEvery, h.sweepLetters); return nil })
+	sweeps.Go(func() error { sweepUntil(ctx, "stock", auditEvery, h.auditStock()); return nil })
 	_ = sweeps.Wait()
 	slog.InfoContext(ctx, "stopping: jobs under way are finished")
 	var g errgroup.Group
@@ -77,10 +80,10 @@ func (h *house) work(ctx context.Context) error {
 	return g.Wait()
 }
 
-// sweepUntil looks every second for what waits. It tells of a failure once,
-// and of the recovery.
-func sweepUntil(ctx context.Context, what string, sweep func(context.Context) error) {
-	tick := time.NewTicker(sweepEvery)
+// sweepUntil looks at once and then at every tick for what waits. It tells of a
+// failure once, and of the recovery.
+func sweepUntil(ctx context.Context, what string, every time.Duration, sweep func(context.Context) error) {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	failing := false
 	for {
@@ -114,6 +117,19 @@ func (h *house) sweepMoney(ctx context.Context) error {
 // sweepSilence asks PayQI about what it says nothing of.
 func (h *house) sweepSilence(ctx context.Context) error {
 	return errors.Join(h.book.MindSilence(ctx), h.book.Inquire(ctx))
+}
+
+// auditStock returns a sweep that goes through the catalogue part by part.
+func (h *house) auditStock() func(context.Context) error {
+	var after string
+	return func(ctx context.Context) (err error) {
+		for range auditParts {
+			if after, err = h.book.AuditStock(ctx, after); err != nil || after == "" {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 // sweepLetters is sweepMoney for letters.

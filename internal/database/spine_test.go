@@ -17,6 +17,7 @@ const peace = `
 INSERT INTO products (sku, name, on_hand, reserved, created_at, updated_at) VALUES ('mug', 'Mug', 10, 2, now(), now());
 INSERT INTO stock_movements (id, sku, kind, on_hand_delta, reserved_delta, cause, effect_key, at)
   VALUES (gen_random_uuid(), 'mug', 'initial', 10, 0, 'admin:x', 'initial/mug', now());
+INSERT INTO stock_checkpoints VALUES ('mug', 1, 10, 0, now());
 INSERT INTO orders (id, status, payment_status, fulfillment_status, currency, total, customer_email, status_token, stock, reservation,
     timeline_length, deadline, created_at, updated_at)
   VALUES ('o1', 'pending', 'unpaid', 'none', 'XRP', 10, 'a@shop.example', 't1', 'reserved', 1, 1, now(), now(), now());
@@ -48,6 +49,8 @@ INSERT INTO checkouts (order_id, number, idempotency_key, amount, currency, stat
   VALUES ('o1', 1, '00000000-0000-4000-8000-000000000004', 10, 'XRP', 'asking', now(), 'admin:x', now());
 INSERT INTO checkouts (order_id, number, idempotency_key, amount, currency, state, leased_until, payment_id, asked_by, asked_at)
   VALUES ('o2', 1, '00000000-0000-4000-8000-000000000005', 10, 'XRP', 'linked', now(), 'p2', 'admin:x', now());
+INSERT INTO api_keys (id, name, prefix, digest, scopes, created_at, created_by, expires_at)
+  VALUES ('00000000-0000-7000-8000-000000000009', 'one', 'qs_live_1234', repeat('a', 64), '["orders:read"]', now(), 'shell', now() + interval '1 day');
 INSERT INTO inquiries (payment_id, state, since, ask_at, ask_until) VALUES ('p1', 'open', now(), now(), now());
 INSERT INTO letters (id, order_id, kind, address, facts, state, not_before, rung_at, message_id, posted_at)
   VALUES (gen_random_uuid(), 'o1', 'order_received', 'a@shop.example', '{}', 'queued', now(), now(), 'm1', now());`
@@ -76,6 +79,7 @@ var stockViolations = []violation{
 	{"no_more_is_reserved_than_is_there", `UPDATE products SET reserved = 11`},
 	{"no_more_is_reserved_than_is_there", `UPDATE products SET reserved = -1`},
 	{"stock_is_never_negative", `UPDATE products SET on_hand = 1000000000001`},
+	{"a_threshold_is_a_number_of_units", `UPDATE products SET low_stock_threshold = -1`},
 	{"22003", `UPDATE products SET on_hand = on_hand + 9223372036854775807`},
 	{"an_effect_on_stock_happens_once", `INSERT INTO stock_movements SELECT gen_random_uuid(), sku, kind, on_hand_delta, reserved_delta, order_id, cause, reason, effect_key, at FROM stock_movements`},
 	{"deltas_fit_their_kind", movement("theft", -1, 0, "NULL")},
@@ -90,6 +94,14 @@ var stockViolations = []violation{
 	{"deltas_fit_their_kind", movement("commit", -1, -2, "'o1'")},
 	{"deltas_fit_their_kind", movement("commit", 1, 1, "'o1'")},
 	{"deltas_fit_their_kind", movement("return", -1, 0, "'o1'")},
+	{"deltas_fit_their_kind", movement("correct", 0, 0, "NULL")},
+	{"deltas_fit_their_kind", movement("correct", 1, -1, "'o1'")},
+	{"stock_movements_by_entry", `INSERT INTO stock_movements (id, sku, kind, on_hand_delta, reserved_delta, cause, effect_key, at, entry)
+		OVERRIDING SYSTEM VALUE SELECT gen_random_uuid(), sku, kind, on_hand_delta, reserved_delta, cause, 'new/key', at, entry FROM stock_movements`},
+	{"a_stretch_of_the_ledger_is_added_up_once", `INSERT INTO stock_checkpoints VALUES ('mug', 1, 11, 0, now())`},
+	{"the_checkpoints_are_append_only", `UPDATE stock_checkpoints SET on_hand = 11`},
+	{"the_checkpoints_are_append_only", `DELETE FROM stock_checkpoints`},
+	{"the_checkpoints_are_never_emptied", `TRUNCATE stock_checkpoints`},
 	{"the_ledger_is_append_only", `UPDATE stock_movements SET reason = 'x'`},
 	{"the_ledger_is_append_only", `DELETE FROM stock_movements`},
 	{"the_ledger_is_never_emptied", `TRUNCATE stock_movements`},
@@ -205,6 +217,22 @@ var otherViolations = []violation{
 	{"a_sent_letter_has_its_time", `UPDATE letters SET sent_at = now()`},
 }
 
+// keyLike is a second key; change is its name, digest and scopes.
+func keyLike(values string) string {
+	return `INSERT INTO api_keys (id, name, digest, scopes, prefix, created_at, created_by, expires_at)
+		SELECT gen_random_uuid(), ` + values + `, 'qs_live_1234', now(), 'shell', now() + interval '1 day'`
+}
+
+var keyViolations = []violation{
+	{"a_name_means_one_key", keyLike(`'one', repeat('b', 64), '["x"]'::jsonb`)},
+	{"a_key_is_one_of_its_kind", keyLike(`'two', repeat('a', 64), '["x"]'::jsonb`)},
+	{"a_digest_is_a_sha256", keyLike(`'two', 'qs_live_', '["x"]'::jsonb`)},
+	{"a_key_may_do_something", keyLike(`'two', repeat('b', 64), '[]'::jsonb`)},
+	{"a_key_name_is_a_plain_word", keyLike(`'a b', repeat('b', 64), '["x"]'::jsonb`)},
+	{"a_key_expires", `UPDATE api_keys SET expires_at = created_at`},
+	{"a_revoked_key_says_by_whom", `UPDATE api_keys SET revoked_at = now()`},
+}
+
 var refundViolations = []violation{
 	{"a_refund_is_positive", refund(`'p2', 'XRP', 0, 'approved', NULL, NULL, ''`)},
 	{"an_amount_is_a_finite_number_from_zero", refund(`'p2', 'XRP', -1, 'approved', NULL, NULL, ''`)},
@@ -261,7 +289,7 @@ func TestSpineRefuses(t *testing.T) {
 		exec(t, db, refund(values))
 	}
 	planted := map[string]bool{}
-	for _, group := range [][]violation{stockViolations, orderViolations, paymentViolations, refundViolations, checkoutViolations, otherViolations} {
+	for _, group := range [][]violation{stockViolations, orderViolations, paymentViolations, refundViolations, checkoutViolations, keyViolations, otherViolations} {
 		for _, v := range group {
 			planted[v.rule] = true
 			_, err := db.Exec(t.Context(), v.statement)

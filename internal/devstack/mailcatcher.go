@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -183,6 +184,9 @@ func (s *mailSession) Mail(from string, _ *smtp.MailOptions) error {
 func (s *mailSession) Rcpt(to string, _ *smtp.RcptOptions) error {
 	if err := s.catcher.gate.now().refusal(); err != nil {
 		return err
+	}
+	if strings.HasSuffix(strings.ToLower(to), "@"+NoMailbox) {
+		return Reject.refusal()
 	}
 	s.to = append(s.to, to)
 	return nil

@@ -22,6 +22,10 @@ const (
 	Silent                  // accepts connections and never says a word
 )
 
+// NoMailbox is a domain in which no mailbox exists: each is answered 550, with
+// or without a Fault.
+const NoMailbox = "no-mailbox.example"
+
 // refusal is what the fault answers to a recipient, nil when it lets one pass.
 func (f Fault) refusal() error {
 	switch f {

@@ -25,24 +25,33 @@ type productView struct {
 	Reserved  int64     `json:"reserved" doc:"Of these, promised to unpaid orders"`
 	Available int64     `json:"available" doc:"Units that can still be promised"`
 	CreatedAt time.Time `json:"created_at" doc:"When it was added"`
-	UpdatedAt time.Time `json:"updated_at" doc:"When its stock changed last"`
+	UpdatedAt time.Time `json:"updated_at" doc:"When it or its stock changed last"`
+
+	LowStockThreshold int64      `json:"low_stock_threshold" doc:"It runs low when no more than this are available; 0: never"`
+	LowStock          bool       `json:"low_stock" doc:"It runs low: time to buy more"`
+	ArchivedAt        *time.Time `json:"archived_at" doc:"Since when it cannot be ordered; null: it can"`
 }
 
 func viewOf(p Product) productView {
-	return productView{
+	v := productView{
 		SKU: p.SKU, Name: p.Name, OnHand: p.OnHand, Reserved: p.Reserved, Available: p.Available(),
-		CreatedAt: p.CreatedAt.UTC(), UpdatedAt: p.UpdatedAt.UTC(),
+		CreatedAt: p.CreatedAt.UTC(), UpdatedAt: p.UpdatedAt.UTC(), LowStockThreshold: p.LowStockThreshold, LowStock: p.Low(),
 	}
+	if p.ArchivedAt != nil {
+		at := p.ArchivedAt.UTC()
+		v.ArchivedAt = &at
+	}
+	return v
 }
 
 type movementView struct {
 	ID            string    `json:"id" doc:"Of this entry; in the order of time"`
 	SKU           string    `json:"sku" doc:"The product"`
-	Kind          Kind      `json:"kind" enum:"initial,adjust,reserve,release,commit,return" doc:"initial, adjust: by people; reserve: an order was opened; release: it was not paid; commit: it was; return: it was cancelled after that"`
+	Kind          Kind      `json:"kind" enum:"initial,adjust,correct,reserve,release,commit,return" doc:"initial, adjust: by people; correct: the ledger had drifted from the levels, which stay; reserve: an order was opened; release: it was not paid; commit: it was; return: it was cancelled after that"`
 	OnHandDelta   int64     `json:"on_hand_delta" doc:"By how much on_hand changed"`
 	ReservedDelta int64     `json:"reserved_delta" doc:"By how much reserved changed"`
-	OrderID       *string   `json:"order_id" doc:"The order it was for; null for initial and adjust"`
-	Cause         string    `json:"cause" doc:"event:EVENT, admin:NAME or sweep:deadline"`
+	OrderID       *string   `json:"order_id" doc:"The order it was for; null for initial, adjust and correct"`
+	Cause         string    `json:"cause" doc:"event:EVENT, admin:NAME, sweep:deadline or cli:check"`
 	Reason        string    `json:"reason" doc:"Why, as a person gave it; empty for what orders do"`
 	At            time.Time `json:"at" doc:"When"`
 }
@@ -54,7 +63,18 @@ func viewOfMovement(m Movement) movementView {
 	}
 }
 
-type productOutput struct{ Body productView }
+type productOutput struct {
+	Status int
+	ETag   string `header:"ETag" doc:"Names this state of the product, for If-Match and If-None-Match"`
+	Body   productView
+}
+
+// output is the answer that shows p.
+func output(p Product, status int) (*productOutput, error) {
+	v := viewOf(p)
+	etag, err := web.ETag(v)
+	return &productOutput{Status: status, ETag: etag, Body: v}, err
+}
 
 // SKUPath names a product in a path. Huma fills exported embedded types only.
 type SKUPath struct {
@@ -71,13 +91,19 @@ func (a Admin) Register(api huma.API) {
 	}, a.create)
 	huma.Register(api, huma.Operation{
 		OperationID: "list-products", Security: web.Needs("stock:read"), Method: http.MethodGet, Path: "/api/v1/products", Summary: "List products by SKU", Tags: tags,
-		Description: "All of them, page by page.",
+		Description: "All of them, page by page, also archived ones. Filters add up.",
 	}, a.list)
 	huma.Register(api, huma.Operation{
 		OperationID: "show-product", Security: web.Needs("stock:read"), Method: http.MethodGet, Path: "/api/v1/products/{sku}", Summary: "Show a product", Tags: tags,
 		Errors:      []int{http.StatusNotFound},
-		Description: "available is what new orders may still reserve.",
+		Description: "available is what new orders may still reserve. With If-None-Match the answer is 304 as long as nothing has changed.",
 	}, a.show)
+	huma.Register(api, huma.Operation{
+		OperationID: "edit-product", Security: web.Needs("stock:write"), Method: http.MethodPatch, Path: "/api/v1/products/{sku}", DefaultStatus: http.StatusOK,
+		Summary: "Edit a product, archive it, or take it back", Tags: tags, Errors: []int{http.StatusNotFound, http.StatusPreconditionFailed},
+		Description: "Changes what the body names. An archived product cannot be ordered; orders that have it go on. " +
+			"With If-Match nothing changes when the product, or its stock, is not as you read it: 412 precondition_failed.",
+	}, a.edit)
 	huma.Register(api, huma.Operation{
 		OperationID: "adjust-stock", Security: web.Needs("stock:write"), Method: http.MethodPost, Path: "/api/v1/products/{sku}/adjustments", DefaultStatus: http.StatusCreated,
 		Summary: "Change what is on hand", Tags: tags, Errors: []int{http.StatusNotFound, http.StatusConflict},
@@ -95,21 +121,63 @@ type NewProduct struct {
 	SKU    string `json:"sku" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9._-]+$" patternDescription:"letters, digits, dots, underscores or hyphens" doc:"The shop's own name of it, unique" example:"mug-blue"`
 	Name   string `json:"name" minLength:"1" maxLength:"200" doc:"What customers read" example:"Blue mug"`
 	OnHand int64  `json:"on_hand" minimum:"0" maximum:"1000000000000" doc:"Units in the warehouse"`
+
+	LowStockThreshold int64 `json:"low_stock_threshold,omitempty" minimum:"0" maximum:"1000000000000" doc:"It runs low when no more than this are available; never when 0 or absent"`
 }
 
 func (a Admin) create(ctx context.Context, in *struct{ Body NewProduct }) (*productOutput, error) {
 	var p *Product
 	err := a.DB.InTx(ctx, func(tx database.Tx) (err error) {
-		p, err = Introduce(tx, in.Body.SKU, in.Body.Name, in.Body.OnHand, web.Actor(ctx))
+		b := in.Body
+		p, err = Add(tx, Product{SKU: b.SKU, Name: b.Name, OnHand: b.OnHand, LowStockThreshold: b.LowStockThreshold}, web.Actor(ctx))
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &productOutput{viewOf(*p)}, nil
+	return output(*p, http.StatusCreated)
 }
 
-func (a Admin) list(ctx context.Context, in *struct{ web.PageParams }) (*struct{ Body web.Page[productView] }, error) {
+// ProductEdit is the body of PATCH /products/{sku}.
+type ProductEdit struct {
+	Name              *string `json:"name,omitempty" minLength:"1" maxLength:"200" doc:"What customers read; orders keep the name they were opened with"`
+	LowStockThreshold *int64  `json:"low_stock_threshold,omitempty" minimum:"0" maximum:"1000000000000" doc:"It runs low when no more than this are available; 0: never"`
+	Archived          *bool   `json:"archived,omitempty" doc:"true: it cannot be ordered any more; false: it can again"`
+}
+
+type editInput struct {
+	SKUPath
+	web.IfMatch
+	Body ProductEdit
+}
+
+func (a Admin) edit(ctx context.Context, in *editInput) (*productOutput, error) {
+	var p *Product
+	err := a.DB.InTx(ctx, func(tx database.Tx) (err error) {
+		p, err = Edit(in.Body).Apply(tx, in.SKU, func(was Product) error {
+			etag, err := web.ETag(viewOf(was))
+			if err != nil {
+				return err
+			}
+			return in.Check(etag)
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return output(*p, http.StatusOK)
+}
+
+type productsInput struct {
+	web.PageParams
+	Archived string `query:"archived" enum:"true,false" doc:"Only archived products, or only those that can be ordered"`
+	LowStock string `query:"low_stock" enum:"true,false" doc:"Only products that run low, or only those that do not"`
+}
+
+const runsLow = "(low_stock_threshold > 0 AND on_hand - reserved <= low_stock_threshold)"
+
+func (a Admin) list(ctx context.Context, in *productsInput) (*struct{ Body web.Page[productView] }, error) {
 	after, err := web.DecodeCursor(in.After, 1)
 	if err != nil {
 		return nil, err
@@ -117,6 +185,12 @@ func (a Admin) list(ctx context.Context, in *struct{ web.PageParams }) (*struct{
 	q := a.DB.Read(ctx).Order("sku").Limit(in.Limit + 1)
 	if after != nil {
 		q = q.Where("sku > ?", after[0])
+	}
+	if in.Archived != "" {
+		q = q.Where("(archived_at IS NOT NULL) = ?", in.Archived == "true")
+	}
+	if in.LowStock != "" {
+		q = q.Where(runsLow+" = ?", in.LowStock == "true")
 	}
 	var rows []Product
 	if err := q.Find(&rows).Error; err != nil {
@@ -133,12 +207,21 @@ func views[R, V any](rows []R, view func(R) V) []V {
 	return vs
 }
 
-func (a Admin) show(ctx context.Context, in *SKUPath) (*productOutput, error) {
+type showInput struct {
+	SKUPath
+	web.IfNoneMatch
+}
+
+func (a Admin) show(ctx context.Context, in *showInput) (*productOutput, error) {
 	p, err := a.find(ctx, in.SKU)
 	if err != nil {
 		return nil, err
 	}
-	return &productOutput{viewOf(*p)}, nil
+	o, err := output(*p, http.StatusOK)
+	if err == nil && in.Known(o.ETag) {
+		o.Status = http.StatusNotModified
+	}
+	return o, err
 }
 
 func (a Admin) find(ctx context.Context, sku string) (*Product, error) {

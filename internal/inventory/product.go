@@ -17,7 +17,13 @@ type Product struct {
 	Reserved  int64     `json:"reserved"` // of these, promised to unpaid orders
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
+
+	LowStockThreshold int64      `json:"low_stock_threshold"` // 0: never low
+	ArchivedAt        *time.Time `json:"archived_at"`         // nil while it can be ordered
 }
+
+// Low reports whether it is time to buy more.
+func (p Product) Low() bool { return p.LowStockThreshold > 0 && p.Available() <= p.LowStockThreshold }
 
 // Available is how many units can still be promised.
 func (p Product) Available() int64 { return p.OnHand - p.Reserved }
@@ -29,6 +35,7 @@ type Kind string
 const (
 	Initial Kind = "initial" // (+n, 0) a product comes into the catalogue
 	Adjust  Kind = "adjust"  // (±n, 0) a person counted, bought or wrote off
+	Correct Kind = "correct" // (±n, ±n) the ledger had drifted from the levels, which stay
 	Reserve Kind = "reserve" // (0, +q) promised to an order
 	Release Kind = "release" // (0, −q) the promise ends
 	Commit  Kind = "commit"  // (−q, −q) the order was paid: the goods leave

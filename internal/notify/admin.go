@@ -217,7 +217,7 @@ func (o *Outbox) resend(ctx context.Context, in *resendInput, retell Retell) (*s
 		if want.To == "" {
 			want.To = l.Address
 		}
-		posted, err = o.again(tx, *l, Letter{Address: want.To, Facts: facts, PostedBy: actor, Note: want.Note})
+		posted, err = o.Again(tx, *l, Letter{Address: want.To, Facts: facts, PostedBy: actor, Note: want.Note})
 		return err
 	})
 	if err != nil {
@@ -242,8 +242,13 @@ func (r Resend) check() error {
 	return nil
 }
 
-// again posts next in the place of l, which must be settled.
-func (o *Outbox) again(tx database.Tx, l, next Letter) (*Letter, error) {
+// Letter returns the letter id. Errors: NotFound.
+func (o *Outbox) Letter(tx database.Tx, id string) (*Letter, error) { return find(tx.DB, id) }
+
+// Again posts next, of which the caller fills Address, Facts, PostedBy and
+// Note, in the place of l. Errors: Conflict while l is under way, or when it
+// was dropped.
+func (o *Outbox) Again(tx database.Tx, l, next Letter) (*Letter, error) {
 	var state State
 	if err := tx.Raw(`SELECT state FROM letters WHERE id = ? FOR UPDATE`, l.ID).Scan(&state).Error; err != nil {
 		return nil, fmt.Errorf("lock letter %s: %w", l.ID, err)

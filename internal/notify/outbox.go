@@ -25,6 +25,17 @@ type Outbox struct {
 	bell   queue.Bell
 	sender Sender
 	opts   Options
+
+	// Fate, when set, is told of letters that failed for good, and of resends
+	// that were sent, in the transaction that notes it. It may lock no order:
+	// the letter is locked already.
+	Fate func(tx database.Tx, f Fate) error
+}
+
+// Fate is how a letter ended.
+type Fate struct {
+	Letter           // Sent or Failed
+	First  uuid.UUID // the letter that was to tell it first: this one, or the one it is a resend of
 }
 
 // NewOutbox returns an outbox that sends through sender. It may be used by

@@ -17,6 +17,7 @@ import (
 	"quayside/internal/database"
 	"quayside/internal/database/dbtest"
 	"quayside/internal/devstack"
+	"quayside/internal/fault"
 	"quayside/internal/queue"
 	"quayside/internal/queue/queuetest"
 )
@@ -646,4 +647,86 @@ func TestDroppedIsPostedAgain(t *testing.T) {
 	if got := f.rows(); len(got) != 1 || got[0].State != Queued || got[0].LastError != "" {
 		t.Errorf("posted again: %+v", got)
 	}
+}
+
+// Who asked hears of a letter that failed for good and of a resend that was
+// sent, once, in the transaction that notes it; of others nothing.
+func TestFate(t *testing.T) {
+	f := newFixture(t)
+	var heard []string
+	var fails error
+	f.Fate = func(_ database.Tx, x Fate) error {
+		heard = append(heard, fmt.Sprintf("%s %s %v", x.State, x.First, x.ID == x.First))
+		return fails
+	}
+	told := func(what, want string) {
+		t.Helper()
+		if got := strings.Join(heard, ", "); got != want {
+			t.Errorf("%s: told %q, want %q", what, got, want)
+		}
+		heard = nil
+	}
+	again := func(l Letter) (r *Letter) {
+		t.Helper()
+		err := f.inTx(func(tx database.Tx) (err error) {
+			r, err = f.Again(tx, l, Letter{Address: "ada@example.com", Facts: l.Facts, PostedBy: "admin:test"})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	first := f.post(letter("A-1", OrderReceived))
+	f.fault(devstack.Greylist)
+	f.try(first.ID)
+	told("put off", "")
+	f.age(first.ID, time.Hour)
+	f.fault(devstack.Reject)
+	fails = fault.New(fault.Conflict, "no", "no")
+	if err := f.send(t.Context(), sendArgs{LetterID: first.ID}); err == nil {
+		t.Error("the one told failed, and nobody noticed")
+	}
+	if l, _ := f.row(first.ID); l.State != Sending {
+		t.Errorf("noted as %s though the one told failed", l.State)
+	}
+	told("undone", fmt.Sprintf("failed %s true", first.ID))
+	fails = nil
+	if _, err := f.db.Exec(t.Context(), `UPDATE letters SET state = 'queued', not_before = now()`); err != nil {
+		t.Fatal(err)
+	}
+	f.try(first.ID)
+	told("refused", fmt.Sprintf("failed %s true", first.ID))
+	second := again(first)
+	f.try(second.ID)
+	told("refused again", fmt.Sprintf("failed %s false", first.ID))
+	third := again(*second)
+	f.fault(devstack.None)
+	f.try(third.ID)
+	told("sent after all", fmt.Sprintf("sent %s false", first.ID))
+
+	other := letter("A-2", PaymentFailed)
+	other.ID = uuid.Must(uuid.NewV7())
+	f.post(other)
+	l, err := f.claim(t.Context(), other.ID)
+	if err != nil || l == nil {
+		t.Fatal(l, err)
+	}
+	if err := f.inTx(func(tx database.Tx) error { return f.Withdraw(tx, []Withdrawal{{"A-2", []Kind{PaymentFailed}}}) }); err != nil {
+		t.Fatal(err)
+	}
+	f.fault(devstack.Reject)
+	if err := f.attempt(t.Context(), *l); err != nil {
+		t.Fatal(err)
+	}
+	if l, _ := f.row(other.ID); l.State != Failed {
+		t.Fatalf("refused: %s", l.State)
+	}
+	told("outgrown", "")
+	f.fault(devstack.None)
+	last := letter("A-3", OrderExpired)
+	last.ID = uuid.Must(uuid.NewV7())
+	f.post(last)
+	f.try(last.ID)
+	told("sent at once", "")
 }

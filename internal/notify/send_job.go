@@ -127,12 +127,35 @@ func (o *Outbox) settle(ctx context.Context, l claimed, r Result) (v verdict, er
 			return nil
 		}
 		v = judge(r, l.Attempts, l.Was == Unknown, now[0].LastError == outgrown)
-		return tx.Exec(`UPDATE letters SET state = ?, subject = ?, text = ?, html = ?, last_error = ?,
+		if err := tx.Exec(`UPDATE letters SET state = ?, subject = ?, text = ?, html = ?, last_error = ?,
 				not_before = CASE WHEN ? THEN timestamptz '`+never+`' ELSE now() + make_interval(secs => ?) END,
 				sent_at = CASE WHEN ? THEN now() END
-			WHERE id = ?`, v.state, l.Subject, l.Text, l.HTML, v.lastError, v.forGood, v.wait.Seconds(), v.state == Sent, l.ID).Error
+			WHERE id = ?`, v.state, l.Subject, l.Text, l.HTML, v.lastError, v.forGood, v.wait.Seconds(), v.state == Sent, l.ID).Error; err != nil {
+			return err
+		}
+		return o.tell(tx, l.Letter, v)
 	})
 	return v, wrapped(err, "settle letter %s", l.ID)
+}
+
+// tell tells Fate what became of l. Nobody misses a letter that the order had
+// outgrown, and who hears of a first letter that it was sent had heard nothing else.
+func (o *Outbox) tell(tx database.Tx, l Letter, v verdict) error {
+	news := v.state == Failed && v.lastError != outgrown || v.state == Sent && l.ResendOf != nil
+	if o.Fate == nil || !news {
+		return nil
+	}
+	l.State, l.LastError = v.state, v.lastError
+	f := Fate{Letter: l, First: l.ID}
+	if l.ResendOf != nil {
+		err := tx.Raw(`WITH RECURSIVE back AS (SELECT id, resend_of FROM letters WHERE id = ?
+			UNION ALL SELECT l.id, l.resend_of FROM letters l JOIN back b ON l.id = b.resend_of)
+			SELECT id FROM back WHERE resend_of IS NULL`, l.ID).Row().Scan(&f.First)
+		if err != nil {
+			return fmt.Errorf("first letter before %s: %w", l.ID, err)
+		}
+	}
+	return o.Fate(tx, f)
 }
 
 // verdict is what becomes of a letter after an attempt.

@@ -44,11 +44,12 @@ type Book struct {
 }
 
 // NewBook returns the book of a shop with these terms. The provider's name
-// becomes that of the terms.
+// becomes that of the terms, and outbox tells the book of letters that failed.
 func NewBook(db *database.DB, bell queue.Bell, outbox *notify.Outbox, provider Provider, terms Terms) *Book {
 	terms.Provider = provider.Name()
 	b := &Book{db: db, bell: bell, outbox: outbox, terms: terms, provider: provider}
 	b.watch = newWatch(b)
+	outbox.Fate = b.letterEnded
 	return b
 }
 
@@ -96,8 +97,8 @@ var (
 )
 
 // Open creates an order: every line is reserved, or nothing is.
-// Errors: Unprocessable naming the fields, Conflict order_exists or
-// insufficient_stock with the shortage per line.
+// Errors: Unprocessable naming the fields, Conflict order_exists,
+// product_archived or insufficient_stock with the shortage per line.
 func (b *Book) Open(tx database.Tx, draft Draft, actor string) (*File, error) {
 	o, items, err := b.draft(draft, tx.Now)
 	if err != nil {
@@ -135,7 +136,7 @@ func (b *Book) Open(tx database.Tx, draft Draft, actor string) (*File, error) {
 
 // open reserves the lines and begins the timeline.
 func (f *File) open(d *desk, actor string) error {
-	var unknown []fault.Field
+	var unknown, archived []fault.Field
 	for i := range f.Items {
 		it := &f.Items[i]
 		p := d.shelf.Product(it.SKU)
@@ -144,9 +145,15 @@ func (f *File) open(d *desk, actor string) error {
 			continue
 		}
 		it.Name = p.Name
+		if p.ArchivedAt != nil {
+			archived = append(archived, fault.Field{Location: fmt.Sprintf("items[%d].sku", i), Message: it.SKU + " is not sold any more"})
+		}
 	}
 	if unknown != nil {
 		return fault.New(fault.Unprocessable, "unknown_product", "the order names a product that does not exist").With(unknown...)
+	}
+	if archived != nil {
+		return fault.New(fault.Conflict, "product_archived", "the order names a product that is archived; nothing was reserved").With(archived...)
 	}
 	if short := d.shelf.Reserve(f.ID, f.Reservation, f.lines(), actor); short != nil {
 		return f.shortage(short)

@@ -37,6 +37,8 @@ const (
 	FulfilmentDead   Code = "FULFILMENT_DEAD"
 	SilentPayment    Code = "SILENT_PAYMENT"
 	NoEvents         Code = "NO_EVENTS"
+	MailDead         Code = "MAIL_DEAD"
+	StockDrift       Code = "STOCK_DRIFT"
 )
 
 // Severity is how soon a person should look.
@@ -80,6 +82,8 @@ var Rules = map[Code]Rule{
 	FulfilmentDead:   {Critical, true, false, []string{actRetry, actReroute}},
 	SilentPayment:    {Warning, false, false, []string{actAcknowledge, actAskAgain}},
 	NoEvents:         {Critical, false, true, []string{actAcknowledge}},
+	MailDead:         {Warning, false, true, []string{actRetry, actReaddress, actAcknowledge}},
+	StockDrift:       {Critical, false, true, []string{actRepair}},
 }
 
 // Case is a row of cases. An open one that blocks is a hold on its order.
@@ -147,8 +151,9 @@ type Alarm struct {
 	About     string // with the code what makes it one case: an event, a payment
 	OrderID   string // may be empty, or name an order that does not exist
 	PaymentID string
-	InboxID   uuid.UUID // zero: no event
+	InboxID   uuid.UUID // uuid.Nil when it is about no event
 	Summary   string
+	Facts     map[string]string
 }
 
 // RaiseUnknownOrder opens the case of money that nothing matches: that of the
@@ -162,28 +167,32 @@ func (b *Book) RaiseUnknownOrder(tx database.Tx, news []News) error {
 	for _, n := range news {
 		rows = append(rows, unknownOrder(n.PaymentID, n.InboxID, alike[n.InboxID]).row("", tx.Now))
 	}
-	return raise(tx, rows)
+	return raiseCases(tx, rows)
 }
 
 // Key is the case's key.
 func (a Alarm) Key() string { return matter{code: a.Code, about: a.About}.key() }
 
-// Raise opens cases that hold no order, each once: an open or decided one
-// stays as it is, but for those that may come back.
-func (b *Book) Raise(tx database.Tx, alarms []Alarm) error {
+// Raise opens cases that hold no order, each once: an open one learns what is
+// new, a decided one stays as it is, but for those that may come back.
+func (b *Book) Raise(tx database.Tx, alarms []Alarm) error { return raise(tx, alarms) }
+
+func raise(tx database.Tx, alarms []Alarm) error {
 	var rows []*Case
 	for _, a := range alarms {
-		m := matter{code: a.Code, about: a.About, payment: a.PaymentID, inbox: News{InboxID: a.InboxID}.inbox(), summary: a.Summary}
+		m := matter{code: a.Code, about: a.About, payment: a.PaymentID, inbox: News{InboxID: a.InboxID}.inbox(), summary: a.Summary, facts: a.Facts}
 		rows = append(rows, m.row(a.OrderID, tx.Now))
 	}
-	return raise(tx, rows)
+	return raiseCases(tx, rows)
 }
 
-func raise(tx database.Tx, rows []*Case) error {
+func raiseCases(tx database.Tx, rows []*Case) error {
 	slices.SortFunc(rows, func(c, d *Case) int { return strings.Compare(c.Key, d.Key) })
 	rows = slices.CompactFunc(rows, func(c, d *Case) bool { return c.Key == d.Key }) // one statement cannot write a row twice
-	err := database.InsertOr(tx, "cases", caseColumns, rows, `ON CONFLICT (key) DO UPDATE SET state = 'open', closed_at = NULL, closed_by = NULL, resolution = NULL
-		WHERE cases.state = 'closed' AND cases.code IN ('`+string(UnreadableEvent)+`', '`+string(EventDead)+`', '`+string(NoEvents)+`')`)
+	err := database.InsertOr(tx, "cases", caseColumns, rows, `ON CONFLICT (key) DO UPDATE SET state = 'open', closed_at = NULL, closed_by = NULL, resolution = NULL,
+			summary = excluded.summary, facts = excluded.facts
+		WHERE cases.code IN ('`+string(UnreadableEvent)+`', '`+string(EventDead)+`', '`+string(MailDead)+`', '`+string(StockDrift)+`', '`+string(NoEvents)+`')
+			AND (cases.state, cases.summary, cases.facts) IS DISTINCT FROM ('open', excluded.summary, excluded.facts)`)
 	if err != nil {
 		return fmt.Errorf("raise cases: %w", err)
 	}
@@ -199,6 +208,10 @@ func (b *Book) Quiet(tx database.Tx, keys []string) error {
 // holds an order stays open: lifting a hold takes the order's lock, since goods
 // may have to be put up for shipment at once.
 func (b *Book) CloseCases(tx database.Tx, keys []string, by, resolution string) error {
+	return closeCases(tx, keys, by, resolution)
+}
+
+func closeCases(tx database.Tx, keys []string, by, resolution string) error {
 	if len(keys) == 0 {
 		return nil
 	}

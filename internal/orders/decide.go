@@ -41,7 +41,9 @@ const (
 	actReopen      = "reopen"            // the order is wanted again
 	actRetryStock  = "retry_reservation" // the goods are back
 	actPart        = "ship_available"    // what is there ships, the rest is due back
-	actRetry       = "retry"             // the provider is asked again
+	actRetry       = "retry"             // the provider is asked again, or the letter is sent again
+	actReaddress   = "readdress"         // the letter is sent again, to the right address
+	actRepair      = "repair"            // the ledger is corrected to what the level says
 	actReroute     = "reroute"           // people ship it
 	actAskAgain    = "ask_again"         // PayQI is asked at once; the case stays open
 )
@@ -51,7 +53,7 @@ type Decision struct {
 	Action  string
 	Note    string       // why; the timeline keeps it
 	OrderID string       // of attach
-	To      *Destination // of refund; nil while nobody knows
+	To      *Destination // of refund, nil while nobody knows; of readdress, an e-mail address
 	Lines   []int        // of ship_available: those that must be there; nil: whatever is
 	Version int          // of the order, as it was shown to who decided; 0: any
 }
@@ -62,7 +64,8 @@ var actions = map[string]func(*ruling) error{
 	actAccept: (*ruling).accept, actKeep: (*ruling).keep, actRefund: (*ruling).refund, actIgnore: (*ruling).ignore,
 	actMatch: (*ruling).match, actAttach: (*ruling).attach, actRelease: (*ruling).release, actReopen: (*ruling).reopen,
 	actRetryStock: (*ruling).retryReservation, actPart: (*ruling).shipAvailable, actRetry: (*ruling).retry, actReroute: (*ruling).reroute,
-	actAskAgain: (*ruling).askAgain,
+	actAskAgain:  (*ruling).askAgain,
+	actReaddress: (*ruling).readdress, actRepair: (*ruling).repair,
 }
 
 // reasoned are the actions that give something up: they need a note.
@@ -170,12 +173,8 @@ func (r *ruling) check() error {
 		return refused("note", "must say why: the action gives something up")
 	case (r.OrderID != "") != (r.Action == actAttach):
 		return refused("order_id", "names the order to attach to: needed for attach, and for nothing else")
-	case r.To != nil && r.Action != actRefund:
-		return refused("address", "says where a refund goes: only refund takes it")
-	case r.To != nil:
-		return r.To.check()
 	}
-	return nil
+	return r.checkTo()
 }
 
 func refused(field, message string) error {
@@ -480,8 +479,11 @@ func (r *ruling) shipAvailable() error {
 	return f.takeGoods(r.actor, r.d)
 }
 
-// retry asks the provider again, from the first attempt.
+// retry asks the provider again, from the first attempt, or sends the letter again.
 func (r *ruling) retry() error {
+	if r.c.Code == MailDead {
+		return r.writeAgain()
+	}
 	return r.revive(`UPDATE shipment_requests SET state = 'queued', attempts = 0, not_before = @now, rung_at = @now WHERE id = @id AND state = 'dead' RETURNING *`)
 }
 

@@ -92,7 +92,7 @@ type Resolution struct {
 	Action         string `json:"action" maxLength:"40" doc:"One of the case's actions" example:"accept"`
 	Note           string `json:"note,omitempty" maxLength:"500" doc:"Why; needed where the action gives something up" example:"Two cents short: a friend of the house"`
 	OrderID        string `json:"order_id,omitempty" maxLength:"64" doc:"Of attach: the order the payment is for"`
-	Address        string `json:"address,omitempty" maxLength:"128" doc:"Of refund: where the money goes, if known"`
+	Address        string `json:"address,omitempty" maxLength:"254" doc:"Of refund: where the money goes, if known; of readdress: the customer's right e-mail address"`
 	DestinationTag *int64 `json:"destination_tag,omitempty" minimum:"0" maximum:"4294967295" doc:"Of refund: the tag that goes with the address"`
 }
 

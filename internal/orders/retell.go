@@ -31,15 +31,24 @@ func (b *Book) Retell(tx database.Tx, l notify.Letter, actor string) (notify.Fac
 	if err != nil {
 		return notify.Facts{}, err
 	}
-	if why := f.misleads(l.Kind, d.now); why != "" {
+	facts, err := f.retold(l, d.now)
+	if err != nil {
+		return facts, err
+	}
+	was := f.Status
+	f.note(change{kind: "email_sent_again", cause: actor, note: fmt.Sprintf("e-mail %s sent again", l.Kind)}, &was, d.now)
+	return facts, b.clear(tx, d)
+}
+
+// retold is what l would say now. Errors: Conflict when it would mislead the customer.
+func (f *File) retold(l notify.Letter, now time.Time) (notify.Facts, error) {
+	if why := f.misleads(l.Kind, now); why != "" {
 		return notify.Facts{}, fault.New(fault.Conflict, "email_outgrown", "order %s %s: the e-mail %s would mislead the customer", f.ID, why, l.Kind)
 	}
 	facts := f.facts()
 	facts.Reason, facts.Carrier, facts.TrackingNumber, facts.Parcel = l.Facts.Reason, l.Facts.Carrier, l.Facts.TrackingNumber, l.Facts.Parcel
 	facts.Refund = l.Facts.Refund
-	was := f.Status
-	f.note(change{kind: "email_sent_again", cause: actor, note: fmt.Sprintf("e-mail %s sent again", l.Kind)}, &was, d.now)
-	return facts, b.clear(tx, d)
+	return facts, nil
 }
 
 // misleads says why a letter of this kind would not be true now, "" when it is.

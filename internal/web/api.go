@@ -125,6 +125,7 @@ var withBody = []int{
 var problemNotes = map[int]string{
 	http.StatusBadRequest:            "It cannot be read: not JSON, a field or parameter that is not known or has another type",
 	http.StatusNotFound:              "There is none with this id",
+	http.StatusPreconditionFailed:    "It has changed since it was read (If-Match)",
 	http.StatusConflict:              "The present state forbids it; the code says why",
 	http.StatusRequestTimeout:        "The body did not arrive in time",
 	http.StatusRequestEntityTooLarge: "The body is larger than 1 MiB",
