@@ -49,7 +49,7 @@ func (f *fixture) inTx(fn func(database.Tx) error) error { return f.db.InTx(f.t.
 // post posts letters and returns the one row there is.
 func (f *fixture) post(letters ...Letter) Letter {
 	f.t.Helper()
-	if err := f.inTx(func(tx database.Tx) error { return f.Post(tx, letters) }); err != nil {
+	if err := f.inTx(func(tx database.Tx) error { _, err := f.Post(tx, letters); return err }); err != nil {
 		f.t.Fatal(err)
 	}
 	return f.rows()[0]
@@ -143,7 +143,7 @@ func TestPostTwice(t *testing.T) {
 	if n := len(f.rows()); n != 3 {
 		t.Errorf("%d rows", n)
 	}
-	if err := f.inTx(func(tx database.Tx) error { return f.Post(tx, nil) }); err != nil {
+	if err := f.inTx(func(tx database.Tx) error { _, err := f.Post(tx, nil); return err }); err != nil {
 		t.Error(err)
 	}
 }
@@ -163,7 +163,8 @@ func TestRollback(t *testing.T) {
 	f := newFixture(t)
 	no := errors.New("no")
 	err := f.inTx(func(tx database.Tx) error {
-		return errors.Join(f.Post(tx, []Letter{letter("A-1", OrderReceived)}), no)
+		_, err := f.Post(tx, []Letter{letter("A-1", OrderReceived)})
+		return errors.Join(err, no)
 	})
 	if !errors.Is(err, no) || len(f.rows()) != 0 || len(f.bell.Rung()) != 0 {
 		t.Errorf("%v, %d rows, %v", err, len(f.rows()), f.bell.Rung())

@@ -268,16 +268,19 @@ func (b *Book) clear(tx database.Tx, d *desk) error {
 	for _, c := range d.loose {
 		s.cases = append(s.cases, c)
 	}
+	// Letters first: the timeline tells which of them will be sent.
+	if err := b.outbox.Withdraw(tx, s.outgrown); err != nil {
+		return err
+	}
+	posted, err := b.outbox.Post(tx, s.letters)
+	if err != nil {
+		return err
+	}
+	credit(s.steps, posted)
 	if err := s.save(tx); err != nil {
 		return err
 	}
 	if err := d.shelf.Save(tx); err != nil {
-		return err
-	}
-	if err := b.outbox.Withdraw(tx, s.outgrown); err != nil {
-		return err
-	}
-	if err := b.outbox.Post(tx, s.letters); err != nil {
 		return err
 	}
 	b.ringFulfilment(tx, s.requests)
@@ -370,7 +373,7 @@ func (s *sheet) save(tx database.Tx) error {
 		{"payments", func() error { return savePayments(tx, s.payments) }},
 		{"orders", func() error { return database.Update(tx, "orders", orderColumns, s.orders) }},
 		{"timeline", func() error {
-			return database.Insert(tx, "timeline", `order_id, seq, at, kind, cause, was, became, note, inbox_id`, s.steps)
+			return database.Insert(tx, "timeline", `order_id, seq, at, kind, cause, was, became, note, inbox_id, details`, s.steps)
 		}},
 		{"cases", func() error { return saveCases(tx, s.cases) }},
 		{"shipment_requests", func() error { return s.saveRequests(tx) }},

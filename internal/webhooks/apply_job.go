@@ -174,22 +174,27 @@ func lockRows(tx database.Tx, ids []uuid.UUID) ([]row, error) {
 func (in *Inbox) apply(ctx context.Context, ids []uuid.UUID) (err error) {
 	defer caught(&err)
 	var done []verdict
-	err = in.db.InTx(ctx, func(tx database.Tx) error {
-		rows, err := lockRows(tx, ids)
-		if err != nil || len(rows) == 0 {
-			done = nil
-			return err
-		}
-		done, err = in.think(tx, rows)
-		if err != nil {
-			return err
-		}
-		return note(tx, done)
+	err = in.db.InTx(ctx, func(tx database.Tx) (err error) {
+		done, err = in.carryOut(tx, ids)
+		return err
 	})
 	if err == nil {
 		observe(done)
 	}
 	return err
+}
+
+// carryOut does all that apply does but commit.
+func (in *Inbox) carryOut(tx database.Tx, ids []uuid.UUID) ([]verdict, error) {
+	rows, err := lockRows(tx, ids)
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	done, err := in.think(tx, rows)
+	if err != nil {
+		return nil, err
+	}
+	return done, note(tx, done)
 }
 
 // verdict is what became of one row.
@@ -331,10 +336,7 @@ func observe(done []verdict) {
 // When its order cannot be written, not even for that, the case alone is: it
 // holds the order from its next change on.
 func (in *Inbox) setAside(ctx context.Context, id uuid.UUID, state string, t orders.Trouble) error {
-	err := in.shelve(ctx, id, state, t, func(tx database.Tx, n orders.News) error {
-		_, err := in.book.Hear(tx, []orders.News{n})
-		return err
-	})
+	err := in.shelve(ctx, id, state, t, in.hold)
 	if err != nil && fault.KindOf(err) != fault.Unavailable {
 		err = in.shelve(ctx, id, state, t, func(tx database.Tx, n orders.News) error {
 			return in.book.Raise(tx, []orders.Alarm{{
@@ -349,29 +351,40 @@ func (in *Inbox) setAside(ctx context.Context, id uuid.UUID, state string, t ord
 	return nil
 }
 
+// hold opens the case of an event that is set aside, and holds its order.
+func (in *Inbox) hold(tx database.Tx, n orders.News) error {
+	_, err := in.book.Hear(tx, []orders.News{n})
+	return err
+}
+
 // shelve settles one event in a state of waiting, and tells of it.
 func (in *Inbox) shelve(ctx context.Context, id uuid.UUID, state string, t orders.Trouble, tell func(database.Tx, orders.News) error) (err error) {
 	defer caught(&err)
 	var done []verdict
-	err = in.db.InTx(ctx, func(tx database.Tx) error {
-		rows, err := lockRows(tx, []uuid.UUID{id})
-		if err != nil || len(rows) == 0 {
-			done = nil
-			return err
-		}
-		e := parseEvent(rows[0].Body)
-		n := e.news(rows[0])
-		n.Trouble = &t
-		if err := tell(tx, n); err != nil {
-			return err
-		}
-		done = []verdict{{ID: id, State: state, Reason: t.Reason, OrderRef: some(e.OrderRef), eventType: e.label()}}
-		return note(tx, done)
+	err = in.db.InTx(ctx, func(tx database.Tx) (err error) {
+		done, err = putBy(tx, id, state, t, tell)
+		return err
 	})
 	if err == nil {
 		observe(done)
 	}
 	return err
+}
+
+// putBy does all that shelve does but commit.
+func putBy(tx database.Tx, id uuid.UUID, state string, t orders.Trouble, tell func(database.Tx, orders.News) error) ([]verdict, error) {
+	rows, err := lockRows(tx, []uuid.UUID{id})
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	e := parseEvent(rows[0].Body)
+	n := e.news(rows[0])
+	n.Trouble = &t
+	if err := tell(tx, n); err != nil {
+		return nil, err
+	}
+	done := []verdict{{ID: id, State: state, Reason: t.Reason, OrderRef: some(e.OrderRef), eventType: e.label()}}
+	return done, note(tx, done)
 }
 
 // caught turns a panic into an error that names its place.
