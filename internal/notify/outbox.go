@@ -125,8 +125,17 @@ const (
 )
 
 // due finds letters that may be sent now: new ones, ones whose backoff is
-// over, and unknown ones that have waited for their one resend.
-const due = `not_before <= now() AND (state = 'queued' OR (state = 'unknown' AND last_error <> '` + outgrown + `'))`
+// over, and unknown ones that have waited for their one resend. Those of a kind
+// that this version does not know are left to newer workers.
+var due = dueOf(Kinds)
+
+func dueOf(kinds []Kind) string {
+	var known []string
+	for _, k := range kinds {
+		known = append(known, "'"+string(k)+"'")
+	}
+	return `not_before <= now() AND (state = 'queued' OR (state = 'unknown' AND last_error <> '` + outgrown + `')) AND kind IN (` + strings.Join(known, ",") + `)`
+}
 
 // Sweep rings again for letters that are due and whose bell was lost, and
 // gives up on attempts whose process died. Call it every second or two; several
