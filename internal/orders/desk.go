@@ -238,12 +238,38 @@ func (d *desk) hear(n News) Verdict {
 	return f.hear(n, d)
 }
 
-// trouble sets an event aside that cannot be believed.
-func (d *desk) trouble(f *File, n News) Verdict {
-	m := matter{
+// Hold sets an event in trouble aside as Hear does, but lets nothing follow for
+// its order than the hold and a step of its timeline: for when the rest cannot
+// be written.
+func (b *Book) Hold(tx database.Tx, n News) error {
+	d, err := b.lay(tx, nil, []News{n})
+	if err != nil {
+		return err
+	}
+	f := d.files[d.orderOf(n)]
+	if f == nil {
+		d.trouble(nil, n)
+		return b.clear(tx, d)
+	}
+	m, was := n.doubt(), f.Status
+	f.raise(m, d.now)
+	f.describe()
+	f.UpdatedAt = d.now
+	f.note(change{kind: "event_set_aside", cause: n.cause(), note: m.summary + n.again(), inbox: &n.InboxID}, &was, d.now)
+	return b.clear(tx, d)
+}
+
+// doubt is the case of an event in trouble.
+func (n News) doubt() matter {
+	return matter{
 		code: n.Trouble.Code, about: n.Key, payment: n.PaymentID, inbox: &n.InboxID,
 		summary: fmt.Sprintf("An authentic event could not be applied: %s.", n.Trouble.Reason),
 	}
+}
+
+// trouble sets an event aside that cannot be believed.
+func (d *desk) trouble(f *File, n News) Verdict {
+	m := n.doubt()
 	if f == nil {
 		c := m.row(n.OrderRef, d.now)
 		d.loose[c.Key] = c

@@ -152,13 +152,14 @@ type row struct {
 	Contradicts              *uuid.UUID // the first event with its id, and what that one is about:
 	FirstPayment, FirstOrder *string
 	ReceivedAt               time.Time
+	Deliveries               int
 	ReplayedBy, ReplayNote   *string // who put it to work again, and why; nil: nobody
 }
 
 // lockRows locks waiting events that nobody else has, in the order of arrival.
 func lockRows(tx database.Tx, ids []uuid.UUID) ([]row, error) {
 	var rows []row
-	err := tx.Raw(`SELECT i.id, i.key, i.body, i.contradicts, i.received_at, f.payment_id AS first_payment, f.order_ref AS first_order,
+	err := tx.Raw(`SELECT i.id, i.key, i.body, i.contradicts, i.received_at, i.deliveries, f.payment_id AS first_payment, f.order_ref AS first_order,
 			r.actor AS replayed_by, r.note AS replay_note
 		FROM inbox_open o JOIN inbox i ON i.id = o.inbox_id LEFT JOIN inbox f ON f.id = i.contradicts LEFT JOIN replays r ON r.id = o.replay_id
 		WHERE o.inbox_id = ANY(?) AND o.state = 'received' ORDER BY i.received_at, i.id FOR UPDATE OF o SKIP LOCKED`,
@@ -244,7 +245,7 @@ func (in *Inbox) think(tx database.Tx, rows []row) ([]verdict, error) {
 		if n := news[j]; n.OrderRef == "" || tx.Now.Sub(d.receivedAt) >= maxParked { // it may have been money that nothing matched, until now
 			quiet = append(quiet, orders.Alarm{Code: orders.UnknownOrder, About: news[j].PaymentID}.Key())
 		}
-		if rows[about[j]].ReplayedBy != nil { // those about no order: the others the book closes
+		if r := rows[about[j]]; r.ReplayedBy != nil || r.Deliveries > 1 { // it may have been dead; those about no order: the others the book closes
 			for _, code := range []orders.Code{orders.UnreadableEvent, orders.EventDead, orders.UnknownType} {
 				quiet = append(quiet, orders.Alarm{Code: code, About: news[j].Key}.Key())
 			}
@@ -333,10 +334,14 @@ func observe(done []verdict) {
 }
 
 // setAside puts one event where a person finds it, with its case and hold.
-// When its order cannot be written, not even for that, the case alone is: it
-// holds the order from its next change on.
+// When what follows for its order cannot be written, only the hold and a step
+// of its timeline are; and when its row cannot, the case alone is: it holds the
+// order from its next change on.
 func (in *Inbox) setAside(ctx context.Context, id uuid.UUID, state string, t orders.Trouble) error {
 	err := in.shelve(ctx, id, state, t, in.hold)
+	if err != nil && fault.KindOf(err) != fault.Unavailable {
+		err = in.shelve(ctx, id, state, t, in.book.Hold)
+	}
 	if err != nil && fault.KindOf(err) != fault.Unavailable {
 		err = in.shelve(ctx, id, state, t, func(tx database.Tx, n orders.News) error {
 			return in.book.Raise(tx, []orders.Alarm{{
