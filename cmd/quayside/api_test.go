@@ -398,6 +398,7 @@ func TestAPIAnswersAsDocumented(t *testing.T) {
 	check("list-events", 200, "GET", "/api/v1/events", "")
 	check("show-event", 200, "GET", "/api/v1/events/"+e.ID, "")
 	check("list-cases", 200, "GET", "/api/v1/cases", "")
+	check("replay-event", 200, "POST", "/api/v1/events/"+w.text(`SELECT id FROM events WHERE state = 'refused'`)+"/replays", `{"note":"believed","dry_run":true}`)
 	check("replay-event", 202, "POST", "/api/v1/events/"+w.text(`SELECT id FROM events WHERE state = 'refused'`)+"/replays", `{"note":"believed"}`)
 	check("replay-event", 200, "POST", "/api/v1/events/"+e.ID+"/replays", "")
 	check("show-event", 200, "GET", "/api/v1/events/"+w.text(`SELECT inbox_id FROM replays`), "")

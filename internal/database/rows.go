@@ -26,8 +26,24 @@ func InsertOr[R any](tx Tx, table, columns string, rows []R, tail string) error 
 
 // InsertCount is InsertOr that says how many rows went in.
 func InsertCount[R any](tx Tx, table, columns string, rows []R, tail string) (int64, error) {
-	return tx.ExecRows(fmt.Sprintf(`INSERT INTO %[1]s (%[2]s) SELECT %[2]s FROM json_populate_recordset(NULL::%[1]s, @rows) %[3]s`,
-		table, columns, tail), rows)
+	return tx.ExecRows(insert(table, columns, tail), rows)
+}
+
+// InsertReturning is InsertOr with a tail that ends in RETURNING: the rows that
+// went in or were updated, as far as their columns are named there.
+func InsertReturning[R any](tx Tx, table, columns string, rows []R, tail string) (written []R, err error) {
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	body, err := json.Marshal(rows)
+	if err != nil {
+		return nil, fmt.Errorf("encode rows: %w", err)
+	}
+	return written, tx.Raw(insert(table, columns, tail), map[string]any{"rows": string(body)}).Scan(&written).Error
+}
+
+func insert(table, columns, tail string) string {
+	return fmt.Sprintf(`INSERT INTO %[1]s (%[2]s) SELECT %[2]s FROM json_populate_recordset(NULL::%[1]s, @rows) %[3]s`, table, columns, tail)
 }
 
 // Upsert is InsertOr with a DO UPDATE whose WHERE may refuse rows. When it

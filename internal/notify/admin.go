@@ -269,7 +269,7 @@ func (o *Outbox) Again(tx database.Tx, l, next Letter) (*Letter, error) {
 		return nil, fmt.Errorf("name a resend of letter %s: %w", l.ID, err)
 	}
 	next.ID, next.OrderID, next.Kind, next.About, next.ResendOf = id, l.OrderID, l.Kind, "resend/"+id.String(), &l.ID
-	if err := o.Post(tx, []Letter{next}); err != nil {
+	if _, err := o.Post(tx, []Letter{next}); err != nil {
 		return nil, err
 	}
 	return find(tx.DB, id.String())

@@ -47,8 +47,9 @@ func NewOutbox(db *database.DB, bell queue.Bell, sender Sender, opts Options) *O
 // Post writes letters, to be sent once tx has committed. The caller fills
 // OrderID, Kind, About, Address, Facts and, to wait, NotBefore. A letter that
 // the customer has been or will be told already (same order, kind and about)
-// is passed over; one that was dropped before it was sent is queued again.
-func (o *Outbox) Post(tx database.Tx, letters []Letter) error {
+// is passed over; one that was dropped before it was sent is queued again. It
+// returns those that will be sent: ID, OrderID, Kind and About.
+func (o *Outbox) Post(tx database.Tx, letters []Letter) (posted []Letter, err error) {
 	rows := slices.Clone(letters)
 	// Two transactions that post the same letters meet in the same order: no deadlock.
 	same := func(a, b Letter) int {
@@ -61,7 +62,7 @@ func (o *Outbox) Post(tx database.Tx, letters []Letter) error {
 		if l.ID == uuid.Nil {
 			id, err := uuid.NewV7()
 			if err != nil {
-				return fmt.Errorf("name a letter of order %s: %w", l.OrderID, err)
+				return nil, fmt.Errorf("name a letter of order %s: %w", l.OrderID, err)
 			}
 			l.ID = id
 		}
@@ -75,15 +76,15 @@ func (o *Outbox) Post(tx database.Tx, letters []Letter) error {
 			queue.RingAfter(tx, o.bell, sendJob.With(sendArgs{LetterID: l.ID}))
 		}
 	}
-	err := database.InsertOr(tx, "letters",
+	posted, err = database.InsertReturning(tx, "letters",
 		"id, order_id, kind, about, address, facts, state, not_before, rung_at, message_id, posted_at, resend_of, posted_by, note", rows,
 		`ON CONFLICT ON CONSTRAINT a_customer_is_told_once DO UPDATE SET state = excluded.state, facts = excluded.facts,
 			address = excluded.address, not_before = excluded.not_before, rung_at = excluded.rung_at, last_error = ''
-		WHERE letters.state = 'dropped'`)
+		WHERE letters.state = 'dropped' RETURNING id, order_id, kind, about`)
 	if err != nil {
-		return fmt.Errorf("post %d letters: %w", len(rows), err)
+		return nil, fmt.Errorf("post %d letters: %w", len(rows), err)
 	}
-	return nil
+	return posted, nil
 }
 
 // domain is that of the sender, for message ids.
@@ -135,8 +136,17 @@ const (
 )
 
 // due finds letters that may be sent now: new ones, ones whose backoff is
-// over, and unknown ones that have waited for their one resend.
-const due = `not_before <= now() AND (state = 'queued' OR (state = 'unknown' AND last_error <> '` + outgrown + `'))`
+// over, and unknown ones that have waited for their one resend. Those of a kind
+// that this version does not know are left to newer workers.
+var due = dueOf(Kinds)
+
+func dueOf(kinds []Kind) string {
+	var known []string
+	for _, k := range kinds {
+		known = append(known, "'"+string(k)+"'")
+	}
+	return `not_before <= now() AND (state = 'queued' OR (state = 'unknown' AND last_error <> '` + outgrown + `')) AND kind IN (` + strings.Join(known, ",") + `)`
+}
 
 // Sweep rings again for letters that are due and whose bell was lost, and
 // gives up on attempts whose process died. Call it every second or two; several

@@ -162,6 +162,8 @@ func (f *File) open(d *desk, actor string) error {
 	f.note(change{kind: "opened", cause: actor, note: fmt.Sprintf("order over %s %s opened, stock reserved", Amount(f.Total), f.Currency)}, nil, d.now)
 	f.write(notify.OrderReceived, "", d)
 	f.letters[0].NotBefore = d.now.Add(detailsWait)
+	f.since.Deadline = &f.Deadline
+	f.attribute()
 	return nil
 }
 

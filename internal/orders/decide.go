@@ -203,6 +203,10 @@ func (r *ruling) close() error {
 		return r.b.clear(r.tx, r.d) // the order attached to, if any
 	}
 	r.f.cases[r.c.Key] = r.c
+	if !r.open {
+		r.f.since.Closed = append(r.f.since.Closed, r.c.Key)
+	}
+	r.f.since.Decision = &Decided{Case: r.c.Key, Action: r.Action, Note: r.Note, OrderID: r.OrderID}
 	r.f.settleFrom(r.was, change{kind: "decided", cause: r.actor, note: string(r.c.Code) + ": " + said, inbox: r.c.InboxID}, r.d)
 	return r.b.clear(r.tx, r.d)
 }

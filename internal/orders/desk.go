@@ -238,12 +238,38 @@ func (d *desk) hear(n News) Verdict {
 	return f.hear(n, d)
 }
 
-// trouble sets an event aside that cannot be believed.
-func (d *desk) trouble(f *File, n News) Verdict {
-	m := matter{
+// Hold sets an event in trouble aside as Hear does, but lets nothing follow for
+// its order than the hold and a step of its timeline: for when the rest cannot
+// be written.
+func (b *Book) Hold(tx database.Tx, n News) error {
+	d, err := b.lay(tx, nil, []News{n})
+	if err != nil {
+		return err
+	}
+	f := d.files[d.orderOf(n)]
+	if f == nil {
+		d.trouble(nil, n)
+		return b.clear(tx, d)
+	}
+	m, was := n.doubt(), f.Status
+	f.raise(m, d.now)
+	f.describe()
+	f.UpdatedAt = d.now
+	f.note(change{kind: "event_set_aside", cause: n.cause(), note: m.summary + n.again(), inbox: &n.InboxID}, &was, d.now)
+	return b.clear(tx, d)
+}
+
+// doubt is the case of an event in trouble.
+func (n News) doubt() matter {
+	return matter{
 		code: n.Trouble.Code, about: n.Key, payment: n.PaymentID, inbox: n.inbox(),
 		summary: fmt.Sprintf("An authentic event could not be applied: %s.", n.Trouble.Reason),
 	}
+}
+
+// trouble sets an event aside that cannot be believed.
+func (d *desk) trouble(f *File, n News) Verdict {
+	m := n.doubt()
 	if f == nil {
 		c := m.row(n.OrderRef, d.now)
 		d.loose[c.Key] = c
@@ -268,16 +294,19 @@ func (b *Book) clear(tx database.Tx, d *desk) error {
 	for _, c := range d.loose {
 		s.cases = append(s.cases, c)
 	}
+	// Letters first: the timeline tells which of them will be sent.
+	if err := b.outbox.Withdraw(tx, s.outgrown); err != nil {
+		return err
+	}
+	posted, err := b.outbox.Post(tx, s.letters)
+	if err != nil {
+		return err
+	}
+	credit(s.steps, posted)
 	if err := s.save(tx); err != nil {
 		return err
 	}
 	if err := d.shelf.Save(tx); err != nil {
-		return err
-	}
-	if err := b.outbox.Withdraw(tx, s.outgrown); err != nil {
-		return err
-	}
-	if err := b.outbox.Post(tx, s.letters); err != nil {
 		return err
 	}
 	b.ringFulfilment(tx, s.requests)
@@ -372,7 +401,7 @@ func (s *sheet) save(tx database.Tx) error {
 		{"payments", func() error { return savePayments(tx, s.payments) }},
 		{"orders", func() error { return database.Update(tx, "orders", orderColumns, s.orders) }},
 		{"timeline", func() error {
-			return database.Insert(tx, "timeline", `order_id, seq, at, kind, cause, was, became, note, inbox_id`, s.steps)
+			return database.Insert(tx, "timeline", `order_id, seq, at, kind, cause, was, became, note, inbox_id, details`, s.steps)
 		}},
 		{"cases", func() error { return saveCases(tx, s.cases) }},
 		{"shipment_requests", func() error { return s.saveRequests(tx) }},

@@ -45,6 +45,8 @@ type follow struct {
 	heard      map[string]*Payment // payments to save
 	cases      map[string]*Case    // cases to save, by key
 	steps      []Step
+	since      Details     // what was written since the latest step
+	wrote      []letterKey // and which letters
 	letters    []notify.Letter
 	outgrown   []notify.Kind // queued letters to drop
 	requests   []ShipmentRequest
@@ -105,6 +107,7 @@ func (f *File) hear(n News, d *desk) Verdict {
 			code: LatePaid, about: f.ID, payment: p.ID, inbox: n.inbox(),
 			summary: fmt.Sprintf("The money of payment %s came after the order had been given up; the goods were still there and it is paid.", p.ID),
 		}, d.now)
+		f.attribute()
 	}
 	return verdict
 }
@@ -253,6 +256,7 @@ func (f *File) note(c change, was *Status, now time.Time) {
 		OrderID: f.ID, Seq: f.TimelineLength, At: now, Kind: c.kind, Cause: c.cause,
 		Was: was, Became: f.Status, Note: c.note, InboxID: c.inbox,
 	})
+	f.attribute()
 }
 
 // addUp sums what was got and chooses the payment the order shows.

@@ -156,6 +156,7 @@ func (f *File) keep(reason bool, m matter, now time.Time) {
 		by, why := itself, "settled itself"
 		c.State, c.ClosedAt, c.ClosedBy, c.Resolution = caseClosed, &now, &by, &why
 		f.cases[c.Key] = c
+		f.since.Closed = append(f.since.Closed, c.Key)
 	}
 }
 
@@ -174,6 +175,7 @@ func (f *File) raise(m matter, now time.Time) {
 	switch {
 	case c == nil:
 		c = m.row(f.ID, now)
+		f.since.Opened = append(f.since.Opened, c.Key)
 	case c.open():
 		if c.Summary == m.summary {
 			return
@@ -182,6 +184,7 @@ func (f *File) raise(m matter, now time.Time) {
 	case *c.ClosedBy == itself || Rules[c.Code].Returns:
 		c.State, c.ClosedAt, c.ClosedBy, c.Resolution = caseOpen, nil, nil, nil
 		c.Summary, c.Facts = m.summary, m.facts
+		f.since.Opened = append(f.since.Opened, c.Key)
 	default:
 		return
 	}
@@ -248,6 +251,7 @@ func (f *File) requestShipment(d *desk) {
 	}
 	if asked {
 		f.requests = append(f.requests, r)
+		f.since.Requests = append(f.since.Requests, r.ID)
 	}
 }
 
@@ -332,7 +336,12 @@ func (f *File) write(kind notify.Kind, about string, d *desk, reason ...string) 
 	if len(reason) > 0 {
 		facts.Reason = reason[0]
 	}
-	f.letters = append(f.letters, notify.Letter{OrderID: f.ID, Kind: kind, About: about, Address: f.CustomerEmail, Facts: facts, NotBefore: d.now})
+	f.post(notify.Letter{OrderID: f.ID, Kind: kind, About: about, Address: f.CustomerEmail, Facts: facts, NotBefore: d.now})
+}
+
+func (f *File) post(l notify.Letter) {
+	f.letters = append(f.letters, l)
+	f.wrote = append(f.wrote, keyOf(l))
 }
 
 // facts are what a letter may say now.

@@ -72,6 +72,9 @@ type Step struct {
 	Became  Status     `json:"became"`
 	Note    string     `json:"note"` // in plain words
 	InboxID *uuid.UUID `json:"inbox_id"`
+	Details *Details   `json:"details" gorm:"serializer:json"` // nil: nothing besides, or written by older code
+
+	wrote []letterKey // letters, of which Details names those that are posted
 }
 
 // TableName names the table of steps for GORM.

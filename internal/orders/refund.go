@@ -101,7 +101,8 @@ func (f *File) giveBack(from []*Payment, amount decimal.Decimal, why decision, n
 			continue
 		}
 		amount = amount.Sub(part)
-		f.refunds = append(f.refunds, p.giveBack(part, why, now))
+		r := p.giveBack(part, why, now)
+		f.refunds, f.since.Refunds = append(f.refunds, r), append(f.since.Refunds, r.ID)
 		f.heard[p.ID] = p
 	}
 }
@@ -206,7 +207,7 @@ func (b *Book) record(tx database.Tx, d *desk, f *File, r *Refund, c change) err
 	if f == nil {
 		return saveRefunds(tx, []*Refund{r})
 	}
-	f.refunds = append(f.refunds, r)
+	f.refunds, f.since.Refunds = append(f.refunds, r), append(f.since.Refunds, r.ID)
 	f.settle(c, d)
 	return b.clear(tx, d)
 }
@@ -280,7 +281,7 @@ func (f *File) tellRefund(r *Refund, d *desk) {
 	if r.DestinationTag != nil {
 		facts.Refund.DestinationTag = fmt.Sprint(*r.DestinationTag)
 	}
-	f.letters = append(f.letters, notify.Letter{
+	f.post(notify.Letter{
 		OrderID: f.ID, Kind: notify.RefundSent, About: "refund " + r.ID.String(), Address: f.CustomerEmail, Facts: facts, NotBefore: d.now,
 	})
 }
@@ -354,6 +355,7 @@ func (f *File) askAgain(p *Payment) {
 		if p.Counted == CountedUnmatched && c.PaymentID != nil && *c.PaymentID == p.ID && !c.open() && slices.Contains(Rules[c.Code].Actions, actRefund) {
 			c.State, c.ClosedAt, c.ClosedBy, c.Resolution = caseOpen, nil, nil, nil
 			f.cases[c.Key] = c
+			f.since.Opened = append(f.since.Opened, c.Key)
 		}
 	}
 }

@@ -24,7 +24,8 @@ func (s *shop) tellAgain(tx database.Tx, id string, kind notify.Kind) (notify.Fa
 	if err != nil {
 		return facts, err
 	}
-	return facts, s.book.outbox.Post(tx, []notify.Letter{{OrderID: id, Kind: kind, About: "resend/1", Address: "ada@new.example", Facts: facts, PostedBy: "admin:ada"}})
+	_, err = s.book.outbox.Post(tx, []notify.Letter{{OrderID: id, Kind: kind, About: "resend/1", Address: "ada@new.example", Facts: facts, PostedBy: "admin:ada"}})
+	return facts, err
 }
 
 // A letter is told again only while it is true: for each state an order can be

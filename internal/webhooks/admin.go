@@ -12,6 +12,7 @@ import (
 
 	"quayside/internal/database"
 	"quayside/internal/fault"
+	"quayside/internal/orders"
 	"quayside/internal/web"
 )
 
@@ -25,14 +26,14 @@ func (in *Inbox) AdminRoutes(api huma.API) {
 	huma.Register(api, huma.Operation{
 		OperationID: "show-event", Security: web.Needs("events:read"), Method: http.MethodGet, Path: "/api/v1/events/{id}",
 		Summary: "Show an event with its raw body, by our id or by PayQI's", Tags: tags, Errors: []int{http.StatusNotFound},
-		Description: "With it come the forms in which it was delivered, and when people had it applied again. An event without an id of PayQI's own goes by sha256: and the digest of its body.",
+		Description: "With it come the forms in which it was delivered, when people had it applied again, and its effects. An event without an id of PayQI's own goes by sha256: and the digest of its body.",
 	}, in.show)
-	detail := api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[eventDetail](), true, "")
+	detail := api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[replayed](), true, "")
 	huma.Register(api, huma.Operation{
 		OperationID: "replay-event", Security: web.Needs("events:replay"), Method: http.MethodPost, Path: "/api/v1/events/{id}/replays", DefaultStatus: http.StatusAccepted,
 		Summary: "Apply an event again", Tags: tags, Errors: []int{http.StatusNotFound, http.StatusConflict},
 		Responses: map[string]*huma.Response{"200": {
-			Description: "It is applied already: nothing to do, and nothing was changed",
+			Description: "It is applied already, or it was a dry run: nothing was changed",
 			Content:     map[string]*huma.MediaType{"application/json": {Schema: detail}},
 		}},
 		Description: replayManual,
@@ -41,7 +42,9 @@ func (in *Inbox) AdminRoutes(api huma.API) {
 
 const replayManual = `Lets a worker read the event again and apply it, as if it had just come: with this version of Quayside, against ` +
 	`what is known now, with all its attempts. Safe to repeat: effects happen once, since an event only adds to what is known of a payment. ` + "\n\n" +
-	`The answer is 202 and the event as it stands, usually still received; show it again to see what became of it.
+	`The answer is 202 and the event as it stands, usually still received; show it again to see what became of it. ` +
+	`With dry_run the answer is 200 and, in dry_run, what it would do: the effects, and the orders before and after. ` +
+	`What it would be refused for is refused in a dry run too.
 
 | It is | What happens |
 | --- | --- |
@@ -73,12 +76,15 @@ type EventView struct {
 	SettledAt   *time.Time `json:"settled_at" doc:"When it was applied or ignored; null while it waits"`
 }
 
-type eventDetail struct {
+// EventDetail is an event with its body and what came of it.
+type EventDetail struct {
 	EventView
 	Body       []byte       `json:"body" doc:"Exactly as signed, in base64"`
 	SHA256     string       `json:"sha256" doc:"Of the body, in hex"`
 	OtherForms []string     `json:"other_forms" doc:"SHA-256 of deliveries that mean the same in other bytes"`
 	Replays    []ReplayView `json:"replays" doc:"When people had it applied again, newest first, at most 100"`
+
+	Effects []orders.Effect `json:"effects" doc:"What it did, and what was decided about it, in order: steps in the timelines of orders, stock moved, e-mails put up for sending, cases opened and closed, shipments asked for, refunds. Empty when it did nothing. Of steps that an older version wrote only the step, its stock and the cases about the event are known"`
 }
 
 // ReplayView is one time that a person had an event applied again.
@@ -154,7 +160,7 @@ type EventPath struct {
 	ID string `path:"id" maxLength:"300" doc:"Our id, or PayQI's event id"`
 }
 
-func (in *Inbox) show(ctx context.Context, q *EventPath) (*struct{ Body eventDetail }, error) {
+func (in *Inbox) show(ctx context.Context, q *EventPath) (*struct{ Body EventDetail }, error) {
 	r, err := in.find(ctx, q.ID)
 	if err != nil {
 		return nil, err
@@ -163,7 +169,7 @@ func (in *Inbox) show(ctx context.Context, q *EventPath) (*struct{ Body eventDet
 	if err != nil {
 		return nil, err
 	}
-	return &struct{ Body eventDetail }{*d}, nil
+	return &struct{ Body EventDetail }{*d}, nil
 }
 
 // find looks an event up by our id or by PayQI's. Errors: NotFound.
@@ -185,8 +191,8 @@ func (in *Inbox) find(ctx context.Context, id string) (*eventRow, error) {
 // maxReplays bounds what one answer tells of an event's replays.
 const maxReplays = 100
 
-func (in *Inbox) detail(ctx context.Context, r *eventRow) (*eventDetail, error) {
-	d := &eventDetail{EventView: r.view(), Body: r.Body, SHA256: fmt.Sprintf("%x", r.Digest), OtherForms: []string{}, Replays: []ReplayView{}}
+func (in *Inbox) detail(ctx context.Context, r *eventRow) (*EventDetail, error) {
+	d := &EventDetail{EventView: r.view(), Body: r.Body, SHA256: fmt.Sprintf("%x", r.Digest), OtherForms: []string{}, Replays: []ReplayView{}}
 	var forms [][]byte
 	err := in.db.Read(ctx).Raw(`SELECT digest FROM inbox_spellings WHERE inbox_id = ? ORDER BY first_seen_at`, r.ID).Scan(&forms).Error
 	if err != nil {
@@ -203,12 +209,23 @@ func (in *Inbox) detail(ctx context.Context, r *eventRow) (*eventDetail, error) 
 	for _, p := range replays {
 		d.Replays = append(d.Replays, ReplayView{At: p.At.UTC(), By: p.Actor, Note: p.Note, Was: p.Was})
 	}
-	return d, nil
+	err = in.db.InSnapshot(ctx, func(tx database.Tx) (err error) {
+		d.Effects, err = in.effectsOf(tx, r)
+		return err
+	})
+	return d, err
+}
+
+// replayed is an event as a replay leaves it, or as a rehearsal finds it.
+type replayed struct {
+	EventDetail
+	DryRun *Rehearsal `json:"dry_run" doc:"What the replay would do, of one that was asked with dry_run; null of one that was carried out"`
 }
 
 // NewReplay is the body of POST /events/{id}/replays.
 type NewReplay struct {
-	Note string `json:"note,omitempty" maxLength:"500" pattern:"^\\P{Cc}*$" patternDescription:"one line without control characters" doc:"Why. Required to release a refused event; kept with the event and in the timeline of its order" example:"the database was full, it has room again"`
+	DryRun bool   `json:"dry_run,omitempty" doc:"Only show what it would do: the event is applied by the same code, and everything is taken back. Nothing is written, sent or counted"`
+	Note   string `json:"note,omitempty" maxLength:"500" pattern:"^\\P{Cc}*$" patternDescription:"one line without control characters" doc:"Why. Required to release a refused event; kept with the event and in the timeline of its order" example:"the database was full, it has room again"`
 }
 
 type replayInput struct {
@@ -218,7 +235,7 @@ type replayInput struct {
 
 type replayOutput struct {
 	Status int
-	Body   eventDetail
+	Body   replayed
 }
 
 func (in *Inbox) replay(ctx context.Context, q *replayInput) (*replayOutput, error) {
@@ -229,6 +246,9 @@ func (in *Inbox) replay(ctx context.Context, q *replayInput) (*replayOutput, err
 	var note string
 	if q.Body != nil {
 		note = q.Body.Note
+	}
+	if q.Body != nil && q.Body.DryRun {
+		return in.dryRun(ctx, r, note)
 	}
 	var again bool
 	err = in.db.InTx(ctx, func(tx database.Tx) (err error) {
@@ -245,9 +265,21 @@ func (in *Inbox) replay(ctx context.Context, q *replayInput) (*replayOutput, err
 	if err != nil {
 		return nil, err
 	}
-	out := &replayOutput{Status: http.StatusAccepted, Body: *d}
+	out := &replayOutput{Status: http.StatusAccepted, Body: replayed{EventDetail: *d}}
 	if !again {
 		out.Status = http.StatusOK
 	}
 	return out, nil
+}
+
+func (in *Inbox) dryRun(ctx context.Context, r *eventRow, note string) (*replayOutput, error) {
+	would, err := in.Rehearse(ctx, r, web.Actor(ctx), note)
+	if err != nil {
+		return nil, err
+	}
+	d, err := in.detail(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return &replayOutput{Status: http.StatusOK, Body: replayed{EventDetail: *d, DryRun: would}}, nil
 }

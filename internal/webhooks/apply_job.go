@@ -152,13 +152,14 @@ type row struct {
 	Contradicts              *uuid.UUID // the first event with its id, and what that one is about:
 	FirstPayment, FirstOrder *string
 	ReceivedAt               time.Time
+	Deliveries               int
 	ReplayedBy, ReplayNote   *string // who put it to work again, and why; nil: nobody
 }
 
 // lockRows locks waiting events that nobody else has, in the order of arrival.
 func lockRows(tx database.Tx, ids []uuid.UUID) ([]row, error) {
 	var rows []row
-	err := tx.Raw(`SELECT i.id, i.key, i.body, i.contradicts, i.received_at, f.payment_id AS first_payment, f.order_ref AS first_order,
+	err := tx.Raw(`SELECT i.id, i.key, i.body, i.contradicts, i.received_at, i.deliveries, f.payment_id AS first_payment, f.order_ref AS first_order,
 			r.actor AS replayed_by, r.note AS replay_note
 		FROM inbox_open o JOIN inbox i ON i.id = o.inbox_id LEFT JOIN inbox f ON f.id = i.contradicts LEFT JOIN replays r ON r.id = o.replay_id
 		WHERE o.inbox_id = ANY(?) AND o.state = 'received' ORDER BY i.received_at, i.id FOR UPDATE OF o SKIP LOCKED`,
@@ -174,22 +175,27 @@ func lockRows(tx database.Tx, ids []uuid.UUID) ([]row, error) {
 func (in *Inbox) apply(ctx context.Context, ids []uuid.UUID) (err error) {
 	defer caught(&err)
 	var done []verdict
-	err = in.db.InTx(ctx, func(tx database.Tx) error {
-		rows, err := lockRows(tx, ids)
-		if err != nil || len(rows) == 0 {
-			done = nil
-			return err
-		}
-		done, err = in.think(tx, rows)
-		if err != nil {
-			return err
-		}
-		return note(tx, done)
+	err = in.db.InTx(ctx, func(tx database.Tx) (err error) {
+		done, err = in.carryOut(tx, ids)
+		return err
 	})
 	if err == nil {
 		observe(done)
 	}
 	return err
+}
+
+// carryOut does all that apply does but commit.
+func (in *Inbox) carryOut(tx database.Tx, ids []uuid.UUID) ([]verdict, error) {
+	rows, err := lockRows(tx, ids)
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	done, err := in.think(tx, rows)
+	if err != nil {
+		return nil, err
+	}
+	return done, note(tx, done)
 }
 
 // verdict is what became of one row.
@@ -239,7 +245,7 @@ func (in *Inbox) think(tx database.Tx, rows []row) ([]verdict, error) {
 		if n := news[j]; n.OrderRef == "" || tx.Now.Sub(d.receivedAt) >= maxParked { // it may have been money that nothing matched, until now
 			quiet = append(quiet, orders.Alarm{Code: orders.UnknownOrder, About: news[j].PaymentID}.Key())
 		}
-		if rows[about[j]].ReplayedBy != nil { // those about no order: the others the book closes
+		if r := rows[about[j]]; r.ReplayedBy != nil || r.Deliveries > 1 { // it may have been dead; those about no order: the others the book closes
 			for _, code := range []orders.Code{orders.UnreadableEvent, orders.EventDead, orders.UnknownType} {
 				quiet = append(quiet, orders.Alarm{Code: code, About: news[j].Key}.Key())
 			}
@@ -328,13 +334,14 @@ func observe(done []verdict) {
 }
 
 // setAside puts one event where a person finds it, with its case and hold.
-// When its order cannot be written, not even for that, the case alone is: it
-// holds the order from its next change on.
+// When what follows for its order cannot be written, only the hold and a step
+// of its timeline are; and when its row cannot, the case alone is: it holds the
+// order from its next change on.
 func (in *Inbox) setAside(ctx context.Context, id uuid.UUID, state string, t orders.Trouble) error {
-	err := in.shelve(ctx, id, state, t, func(tx database.Tx, n orders.News) error {
-		_, err := in.book.Hear(tx, []orders.News{n})
-		return err
-	})
+	err := in.shelve(ctx, id, state, t, in.hold)
+	if err != nil && fault.KindOf(err) != fault.Unavailable {
+		err = in.shelve(ctx, id, state, t, in.book.Hold)
+	}
 	if err != nil && fault.KindOf(err) != fault.Unavailable {
 		err = in.shelve(ctx, id, state, t, func(tx database.Tx, n orders.News) error {
 			return in.book.Raise(tx, []orders.Alarm{{
@@ -349,29 +356,40 @@ func (in *Inbox) setAside(ctx context.Context, id uuid.UUID, state string, t ord
 	return nil
 }
 
+// hold opens the case of an event that is set aside, and holds its order.
+func (in *Inbox) hold(tx database.Tx, n orders.News) error {
+	_, err := in.book.Hear(tx, []orders.News{n})
+	return err
+}
+
 // shelve settles one event in a state of waiting, and tells of it.
 func (in *Inbox) shelve(ctx context.Context, id uuid.UUID, state string, t orders.Trouble, tell func(database.Tx, orders.News) error) (err error) {
 	defer caught(&err)
 	var done []verdict
-	err = in.db.InTx(ctx, func(tx database.Tx) error {
-		rows, err := lockRows(tx, []uuid.UUID{id})
-		if err != nil || len(rows) == 0 {
-			done = nil
-			return err
-		}
-		e := parseEvent(rows[0].Body)
-		n := e.news(rows[0])
-		n.Trouble = &t
-		if err := tell(tx, n); err != nil {
-			return err
-		}
-		done = []verdict{{ID: id, State: state, Reason: t.Reason, OrderRef: some(e.OrderRef), eventType: e.label()}}
-		return note(tx, done)
+	err = in.db.InTx(ctx, func(tx database.Tx) (err error) {
+		done, err = putBy(tx, id, state, t, tell)
+		return err
 	})
 	if err == nil {
 		observe(done)
 	}
 	return err
+}
+
+// putBy does all that shelve does but commit.
+func putBy(tx database.Tx, id uuid.UUID, state string, t orders.Trouble, tell func(database.Tx, orders.News) error) ([]verdict, error) {
+	rows, err := lockRows(tx, []uuid.UUID{id})
+	if err != nil || len(rows) == 0 {
+		return nil, err
+	}
+	e := parseEvent(rows[0].Body)
+	n := e.news(rows[0])
+	n.Trouble = &t
+	if err := tell(tx, n); err != nil {
+		return nil, err
+	}
+	done := []verdict{{ID: id, State: state, Reason: t.Reason, OrderRef: some(e.OrderRef), eventType: e.label()}}
+	return done, note(tx, done)
 }
 
 // caught turns a panic into an error that names its place.

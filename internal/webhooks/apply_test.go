@@ -108,6 +108,49 @@ func TestPoisonOrder(t *testing.T) {
 	s.sound()
 }
 
+// When what follows for the order cannot be written, here its stock because its
+// time is over, the event is set aside all the same, and the order's timeline
+// tells of its hold.
+func TestPoisonStock(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	keys := s.crowd(1)
+	s.clock.Add(time.Hour)
+	s.poison("stock_movements", "true", "check_violation")
+	is(t, "apply", s.apply(keys...), nil)
+	is(t, "event", s.state("evt_000"), "quarantined")
+	is(t, "cases", s.cases(), "UNREADABLE_EVENT/evt_000 of o000!")
+	is(t, "order", s.status("o000"), "pending/unpaid/none/reserved")
+	is(t, "timeline", one[string](s, `SELECT string_agg(kind || ' ' || cause, ', ' ORDER BY seq) FROM timeline`), "opened admin:test, event_set_aside event:evt_000")
+	s.exec(`DROP TRIGGER poison ON stock_movements`)
+	s.replayed("evt_000", "the disk has room again")
+	s.work()
+	is(t, "later", s.status("o000")+" "+s.cases(), "paid/paid/queued/committed (UNREADABLE_EVENT/evt_000 of o000!)")
+	s.sound()
+}
+
+// A dead event that names no order is revived by another delivery; when it is
+// applied then, its case closes, although no order's lock covers it.
+func TestDeadWithoutOrderRevived(t *testing.T) {
+	t.Parallel()
+	s := newShop(t)
+	s.product("mug", 10)
+	body := inside(t, event("evt_1", "payment.completed", "pay_1", "1001", "10.00"), `"order_id":"1001"`, "")
+	s.accept(body)
+	s.exec(`UPDATE inbox_open SET attempts = 12`)
+	is(t, "bury", s.apply("evt_1"), nil)
+	is(t, "dead", s.state("evt_1")+" "+s.cases(), "dead EVENT_DEAD/evt_1!")
+	s.order("1001", "mug")
+	s.accept(event("evt_2", "payment.created", "pay_1", "1001", "10.00"))
+	s.work()
+	is(t, "still dead", s.state("evt_1"), "dead")
+	s.expect(body, "200 Already processed")
+	s.work()
+	is(t, "order", s.status("1001"), "paid/paid/queued/committed")
+	is(t, "case", s.state("evt_1")+" "+s.cases(), "applied (EVENT_DEAD/evt_1!)")
+	s.sound()
+}
+
 // An error nobody knows postpones its event alone, with a backoff that
 // doubles from 1 s to 5 min; after 12 attempts it is dead, with a case. The
 // others were applied at once. Replayed by a delivery, it works.

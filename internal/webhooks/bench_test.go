@@ -50,6 +50,7 @@ var opening = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 // setup is what a test may want otherwise than usual.
 type setup struct {
 	at      time.Time // where the clock stands
+	ticks   bool      // no two transactions at the same time; only for tests that do one thing after the other
 	conns   int       // of each pool
 	bell    queue.Bell
 	intake  string // address of the intake's database; "" for the shop's own
@@ -65,6 +66,9 @@ func newShop(t testing.TB, change ...func(*setup)) *shop {
 	}
 	clock := dbtest.NewClock(set.at)
 	o := database.Options{Name: "test", MaxConns: set.conns, Clock: clock.Now}
+	if set.ticks {
+		o.Clock = func() time.Time { clock.Add(time.Microsecond); return clock.Now() }
+	}
 	db, address := dbtest.NewWith(t, o)
 	intake := dbtest.Open(t, cmp.Or(set.intake, address), o)
 	outbox := notify.NewOutbox(db, set.bell, nil, notify.Options{From: "shop@shop.example", ShopName: "Shop"})
