@@ -65,12 +65,20 @@ func (b *bench) endToEnd(ctx context.Context, a *applier, products, n int) (samp
 	return s, a.right(ctx, set, n)
 }
 
-// oursApplying starts serve and one worker. Letters and requests for shipment
-// wait: their queue is paused, as the references send none.
-func (b *bench) oursApplying(ctx context.Context, shop *store, redisDB int) (*applier, error) {
+// pausePost keeps letters and requests for shipment waiting: the references send none.
+func (b *bench) pausePost(redisDB int) error {
+	if b.paused[redisDB] {
+		return nil
+	}
+	b.paused[redisDB] = true
 	client := redis.NewClient(&redis.Options{Addr: b.redis.Addr, DB: redisDB})
 	defer func() { _ = client.Close() }()
-	if err := asynq.NewInspectorFromRedisClient(client).PauseQueue("post"); err != nil {
+	return asynq.NewInspectorFromRedisClient(client).PauseQueue("post")
+}
+
+// oursApplying starts serve and one worker that sends no letters.
+func (b *bench) oursApplying(ctx context.Context, shop *store, redisDB int) (*applier, error) {
+	if err := b.pausePost(redisDB); err != nil {
 		return nil, err
 	}
 	s, err := b.serve(ctx, shop, redisDB)

@@ -384,4 +384,5 @@ func (b *bench) rest() {
 	}
 	b.running = nil
 	_ = b.redis.FlushAll(context.Background()) // jobs that nobody is left to do
+	clear(b.paused)
 }

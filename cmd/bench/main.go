@@ -55,7 +55,8 @@ func main() {
 type bench struct {
 	*yard
 	plan    plan
-	sets    int // of orders made so far, for names that come once
+	sets    int          // of orders made so far, for names that come once
+	paused  map[int]bool // Redis's databases whose letters wait
 	results []result
 }
 
@@ -72,7 +73,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	b := &bench{yard: y, plan: p}
+	b := &bench{yard: y, plan: p, paused: map[int]bool{}}
 	defer func() { _ = y.close() }()
 	if err := b.introduce(ctx, args); err != nil {
 		return err

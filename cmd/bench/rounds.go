@@ -13,14 +13,15 @@ import (
 
 // sample is what one contender did in one round. What does not apply is zero.
 type sample struct {
-	events    int           // answered, or applied
-	errors    int           // requests answered otherwise than 200, or not at all
-	took      time.Duration // for all of them
-	p50, p99  time.Duration // of an answer; of the idle contest p99 is p95
-	serverCPU time.Duration // of the contender's own processes
-	storeCPU  time.Duration // of Postgres and Redis
-	idle      float64       // share of a core that the idle contest's workers used while nothing happened
-	elsewhere float64       // share of the machine that others took, 0 to 1
+	events    int                      // answered, or applied
+	errors    int                      // requests answered otherwise than 200, or not at all
+	took      time.Duration            // for all of them
+	p50, p99  time.Duration            // of an answer; of the idle contest p99 is p95
+	serverCPU time.Duration            // of the contender's own processes
+	storeCPU  time.Duration            // of Postgres and Redis
+	idle      float64                  // share of a core that the idle contest's workers used while nothing happened
+	pages     map[string]time.Duration // of the admin API, by address
+	elsewhere float64                  // share of the machine that others took, 0 to 1
 }
 
 func (s sample) rate() float64        { return float64(s.events) / s.took.Seconds() }
