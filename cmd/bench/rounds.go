@@ -64,6 +64,7 @@ type plan struct {
 	bound   float64       // share of the machine that others may take in a round that counts
 	events  int           // of one round that ends when all is applied; a tenth for the references, which are slower
 	pings   int           // of one round of the idle contest
+	gets    int           // of each page in one round; their median counts
 	history []int         // stored events at which the scale contest measures
 	short   bool          // nothing is judged
 }

@@ -141,6 +141,9 @@ func (b *bench) turns(ctx context.Context, name string, sizes []size, run func(c
 		contenders = append(contenders, contender{s.name(), func(ctx context.Context, _ int) (sample, error) { return run(ctx, s) }})
 	}
 	for _, s := range sizes { // each in its caches, as far as they hold it
+		if b.plan.short {
+			break
+		}
 		if _, err := run(ctx, s); err != nil {
 			return nil, fmt.Errorf("%s, warming up: %w", name, err)
 		}
@@ -229,10 +232,8 @@ func listsOf(n int) []string {
 	}
 }
 
-const (
-	pagesDown = 10 // how far down the second page of a list is
-	getsEach  = 20 // of each page in one round; their median counts
-)
+// pagesDown is how far down the second page of a list is.
+const pagesDown = 10
 
 func (b *bench) lists(ctx context.Context, sizes []size) error {
 	c, err := b.turns(ctx, "pages of the admin API", sizes[1:], func(ctx context.Context, s size) (sample, error) {
@@ -248,12 +249,12 @@ func (b *bench) lists(ctx context.Context, sizes []size) error {
 		got := sample{pages: map[string]time.Duration{}}
 		for i, path := range listsOf(s.stored) {
 			name, _, _ := strings.Cut(listsOf(0)[i], "=h-")
-			if err := timeList(ctx, t.addr, path, name, got.pages); err != nil {
+			if err := timeList(ctx, t.addr, path, name, b.plan.gets, got.pages); err != nil {
 				return got, err
 			}
 		}
 		after, err := lookAround()
-		got.events, got.took = getsEach*len(got.pages), after.at.Sub(before.at)
+		got.events, got.took = b.plan.gets*len(got.pages), after.at.Sub(before.at)
 		got.serverCPU, got.storeCPU = after.cpuSince(before, t.pids...), after.cpuSince(before, b.postgres.PID())
 		got.elsewhere = after.elsewhere(before)
 		return got, err
@@ -286,10 +287,10 @@ func (b *bench) judgeLists(c *contest, middle, full string) {
 
 // timeList notes how long the first page of a list takes, and one further down
 // where there is one.
-func timeList(ctx context.Context, addr, path, name string, into map[string]time.Duration) error {
+func timeList(ctx context.Context, addr, path, name string, gets int, into map[string]time.Duration) error {
 	client := &http.Client{Timeout: answerPatience}
 	defer client.CloseIdleConnections()
-	took, next, err := timePage(ctx, client, addr, path)
+	took, next, err := timePage(ctx, client, addr, path, gets)
 	if err != nil {
 		return err
 	}
@@ -304,7 +305,7 @@ func timeList(ctx context.Context, addr, path, name string, into map[string]time
 			return err
 		}
 	}
-	into[name+" +10"], _, err = timePage(ctx, client, addr, withCursor(path, cursor))
+	into[name+" +10"], _, err = timePage(ctx, client, addr, withCursor(path, cursor), gets)
 	return err
 }
 
@@ -317,9 +318,9 @@ func withCursor(path, cursor string) string {
 }
 
 // timePage is the median of several gets of one page.
-func timePage(ctx context.Context, client *http.Client, addr, path string) (took time.Duration, next string, err error) {
+func timePage(ctx context.Context, client *http.Client, addr, path string, gets int) (took time.Duration, next string, err error) {
 	var all []time.Duration
-	for range getsEach {
+	for range gets {
 		took, next, err = getPage(ctx, client, addr, path)
 		if err != nil {
 			return 0, "", err
