@@ -42,7 +42,7 @@ func (b *bench) endToEnd(ctx context.Context, a *applier, products, n int) (samp
 	var failed error
 	s, j, err := b.measure(ctx, a.target, func() *journal {
 		began := time.Now()
-		j := send(ctx, a.addr, posts, connections, 0)
+		j := send(ctx, a.addr, posts, 0)
 		failed = await(ctx, applyPatience, a.name+" to apply all", func() (bool, error) {
 			left, err := a.left(ctx, len(j.taken()))
 			return !left, err

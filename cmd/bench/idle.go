@@ -50,7 +50,8 @@ func (p *pinger) ping(ctx context.Context, b *bench) (s sample, err error) {
 		events: n, took: after.at.Sub(before.at), p50: percentile(all, .5), p99: percentile(all, .95),
 		serverCPU: after.cpuSince(before, p.pids...), storeCPU: after.cpuSince(before, b.postgres.PID()), elsewhere: after.elsewhere(before),
 	}
-	return s, p.doNothing(&s)
+	err = p.doNothing(&s)
+	return s, err
 }
 
 // once posts an event and looks every millisecond whether it is applied.

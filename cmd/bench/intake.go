@@ -45,7 +45,7 @@ func (b *bench) set(prefix string) string {
 // warm lets a server run itself in.
 func (b *bench) warm(ctx context.Context, t *target) error {
 	for began := time.Now(); time.Since(began) < b.plan.warmUp; {
-		j := send(ctx, t.addr, presign(b.set("w"), 0, 2000), connections, b.plan.warmUp)
+		j := send(ctx, t.addr, presign(b.set("w"), 0, 2000), b.plan.warmUp)
 		if n := j.errors(); n > 0 {
 			return fmt.Errorf("%s: %d of %d requests failed while warming up", t.name, n, len(j.answers))
 		}
@@ -59,7 +59,7 @@ func (b *bench) warm(ctx context.Context, t *target) error {
 func (b *bench) take(ctx context.Context, t *target) (sample, error) {
 	set := b.set("i")
 	posts := presign(set, 0, 1000+int(1.5*t.rate*b.plan.slot.Seconds()))
-	s, j, err := b.measure(ctx, t, func() *journal { return send(ctx, t.addr, posts, connections, b.plan.slot) })
+	s, j, err := b.measure(ctx, t, func() *journal { return send(ctx, t.addr, posts, b.plan.slot) })
 	if err != nil {
 		return s, err
 	}
@@ -145,7 +145,8 @@ func (b *bench) referenceStore(ctx context.Context, name string) (*store, error)
 	if err != nil {
 		return nil, err
 	}
-	return s, s.script(ctx, schema)
+	err = s.script(ctx, schema)
+	return s, err
 }
 
 func (b *bench) startNaive(ctx context.Context, s *store, redisAddr string, worker bool) (*target, error) {
@@ -373,8 +374,7 @@ func (b *bench) judgeIntake(c *contest, noBare string) {
 
 // check runs `quayside check`: stock equals its ledger, no event is lost, and the rest.
 func (b *bench) check(ctx context.Context, s *store) error {
-	_, err := b.quayside(ctx, s, "check")
-	return err
+	return b.quayside(ctx, s, "check")
 }
 
 // rest ends the programs of a part, so that the next one has the machine.

@@ -21,7 +21,7 @@ import (
 )
 
 // secret signs what the load generator sends, to ours and to the references.
-const secret = "whsec_bench_only_never_a_real_one"
+const secret = "whsec_bench_only_never_a_real_one" //nolint:gosec // of servers that live for minutes, on loopback
 
 // connections is how many requests are under way at once, each on a kept connection.
 const connections = 64
@@ -72,15 +72,15 @@ func presign(set string, from, to int) []post {
 	return posts
 }
 
-// send posts what it is given over so many kept connections, until all is
+// send posts what it is given over kept connections, until all is
 // answered or the time is up: then what is under way is waited for and the
 // rest is not sent. Zero is no limit.
-func send(ctx context.Context, addr string, posts []post, conns int, limit time.Duration) *journal {
+func send(ctx context.Context, addr string, posts []post, limit time.Duration) *journal {
 	j := &journal{posts: posts, answers: make([]answer, len(posts))}
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	began := time.Now()
-	for range conns {
+	for range connections {
 		wg.Go(func() {
 			line := &line{addr: addr}
 			defer line.hangUp()

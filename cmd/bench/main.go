@@ -23,11 +23,14 @@ import (
 	"time"
 )
 
-// The parts, in the order in which they run.
-var parts = []struct {
+// part of the measuring.
+type part struct {
 	name string
 	run  func(*bench, context.Context) error
-}{
+}
+
+// The parts, in the order in which they run.
+var parts = []part{
 	{"intake", (*bench).intake}, // goals 1 to 4
 	{"apply", (*bench).apply},   // goals 5 and 6
 	{"idle", (*bench).idle},     // goal 7
@@ -114,12 +117,7 @@ func parse(args []string, out io.Writer) (p plan, only []string, err error) {
 		only = strings.Split(parted, ",")
 	}
 	for _, name := range only {
-		if !slices.ContainsFunc(parts, func(k struct {
-			name string
-			run  func(*bench, context.Context) error
-		}) bool {
-			return k.name == name
-		}) {
+		if !slices.ContainsFunc(parts, func(p part) bool { return p.name == name }) {
 			return p, nil, fmt.Errorf("--only: there is no part %q", name)
 		}
 	}
@@ -154,7 +152,7 @@ func (b *bench) introduce(ctx context.Context, args []string) error {
 
 // version is the first line that a program prints, "none" when it is not there.
 func (b *bench) version(ctx context.Context, name string, args ...string) string {
-	cmd := exec.CommandContext(ctx, name, args...)
+	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // programs named in this file
 	cmd.Dir = b.root
 	said, _ := cmd.Output() // not there: said is empty
 	line, _, _ := strings.Cut(string(said), "\n")

@@ -193,7 +193,7 @@ func (b *bench) duplicates(ctx context.Context, sizes []size) error {
 			posts = append(posts, presign("h", at, at+1)...)
 		}
 		b.sets += len(posts)
-		got, j, err := b.measure(ctx, t, func() *journal { return send(ctx, t.addr, posts, connections, b.plan.slot) })
+		got, j, err := b.measure(ctx, t, func() *journal { return send(ctx, t.addr, posts, b.plan.slot) })
 		if n := len(j.taken()); err == nil && n+got.errors > 0 {
 			err = fmt.Errorf("of %d stored events %d were taken for new ones, %d failed", len(posts), n, got.errors)
 		}

@@ -139,19 +139,19 @@ func (y *yard) shop(ctx context.Context, name string) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = y.quayside(ctx, s, "migrate")
+	err = y.quayside(ctx, s, "migrate")
 	return s, err
 }
 
-// quayside runs a command that ends, and returns what it printed.
-func (y *yard) quayside(ctx context.Context, s *store, args ...string) (string, error) {
+// quayside runs a command that ends; what it printed is in the error.
+func (y *yard) quayside(ctx context.Context, s *store, args ...string) error {
 	cmd := exec.CommandContext(ctx, y.program, args...) //nolint:gosec // the program we built
 	cmd.Env = y.settings(s, "127.0.0.1:0", 0)
 	said, err := cmd.CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("quayside %s: %w\n%s", strings.Join(args, " "), err, said)
+		return fmt.Errorf("quayside %s: %w\n%s", strings.Join(args, " "), err, said)
 	}
-	return string(said), nil
+	return nil
 }
 
 // redisURL is the address of one of Redis's numbered databases.
@@ -182,7 +182,8 @@ func (y *yard) serve(ctx context.Context, s *store, redis int) (*program, error)
 		return nil, err
 	}
 	p.addr = addr
-	return p, p.ready(ctx, "/readyz")
+	err = p.ready(ctx, "/readyz")
+	return p, err
 }
 
 func (y *yard) work(s *store, redis int) (*program, error) {
