@@ -192,7 +192,7 @@ func (b *bench) appliers(ctx context.Context) ([]*applier, error) {
 		return nil, err
 	}
 	all := []*applier{ours, referenceApplier(naive)}
-	for processes := 1; processes <= 2 && b.peerMissing() == ""; processes++ {
+	for processes := 1; processes <= b.plan.peers && b.peerMissing() == ""; processes++ {
 		p, err := b.startPeer(ctx, processes, true)
 		if err != nil {
 			return nil, err

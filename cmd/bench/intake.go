@@ -343,7 +343,7 @@ func (b *bench) intakeTargets(ctx context.Context) (targets []*target, shop *sto
 		return nil, nil, err
 	}
 	targets = append(targets, naive)
-	for processes := 1; processes <= 2 && b.peerMissing() == ""; processes++ {
+	for processes := 1; processes <= b.plan.peers && b.peerMissing() == ""; processes++ {
 		p, err := b.startPeer(ctx, processes, false)
 		if err != nil {
 			return nil, nil, err

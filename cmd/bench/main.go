@@ -108,9 +108,9 @@ func parse(args []string, out io.Writer) (p plan, only []string, err error) {
 	if err := f.Parse(args); err != nil {
 		return p, nil, err
 	}
-	p.warmUp, p.events, p.pings, p.gets = 6*time.Second, 20_000, 40, 20
+	p.warmUp, p.events, p.pings, p.gets, p.peers = 6*time.Second, 20_000, 40, 20, 2
 	if p.short {
-		p.rounds, p.slot, p.warmUp, p.events, p.pings, p.gets, *stored = 1, time.Second/4, time.Second/10, 300, 2, 2, 3000
+		p.rounds, p.slot, p.warmUp, p.events, p.pings, p.gets, p.peers, *stored = 1, time.Second/4, time.Second/10, 300, 2, 2, 1, 3000
 	}
 	p.history = []int{0, *stored / 5, *stored}
 	if parted != "" {

@@ -70,6 +70,7 @@ type plan struct {
 	events  int           // of one round that ends when all is applied; a tenth for the references, which are slower
 	pings   int           // of one round of the idle contest
 	gets    int           // of each page in one round; their median counts
+	peers   int           // most processes of Express
 	history []int         // stored events at which the scale contest measures
 	short   bool          // nothing is judged
 }
