@@ -233,7 +233,7 @@ func (b *bench) pgbench(ctx context.Context, s *store) (contender, error) {
 		return contender{}, err
 	}
 	program := filepath.Join(b.postgres.Bin, "pgbench")
-	seconds := strconv.Itoa(int(math.Ceil(b.plan.slot.Seconds())))
+	seconds := strconv.Itoa(max(3, int(math.Ceil(b.plan.slot.Seconds())))) // to connect all takes a part of it
 	run := func(ctx context.Context, _ int) (sample, error) {
 		before, err := lookAround()
 		if err != nil {
