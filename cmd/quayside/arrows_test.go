@@ -28,17 +28,18 @@ var arrows = map[string][]string{
 	"internal/orders":          {"internal/database", "internal/fault", "internal/queue", "internal/web", "internal/inventory", "internal/notify", "internal/payqi"},
 	"internal/webhooks":        {"internal/database", "internal/fault", "internal/queue", "internal/web", "internal/orders", "internal/payqi"},
 	"internal/devstack":        {},
+	"cmd/bench":                {"internal/devstack", "internal/web", "internal/webhooks"}, // beside the program, which it starts as others do
 	"migrations":               {},
 }
 
 // lone says which outside module may be imported by which of our packages only.
 var lone = map[string][]string{
 	"github.com/chromedp":                 {"internal/browsertest"},
-	"github.com/hibiken/asynq":            {"internal/queue"},
-	"github.com/redis/go-redis":           {"internal/queue", "internal/devstack", "cmd/quayside"},
+	"github.com/hibiken/asynq":            {"internal/queue", "cmd/bench"},
+	"github.com/redis/go-redis":           {"internal/queue", "internal/devstack", "cmd/quayside", "cmd/bench"},
 	"github.com/wneessen/go-mail":         {"internal/notify"},
-	"github.com/jackc/pgx":                {"internal/database", "internal/database/dbtest", "internal/devstack"},
-	"gorm.io/driver/postgres":             {"internal/database"},
+	"github.com/jackc/pgx":                {"internal/database", "internal/database/dbtest", "internal/devstack", "cmd/bench"},
+	"gorm.io/driver/postgres":             {"internal/database", "cmd/bench"},
 	"github.com/alicebob/miniredis":       {"internal/devstack"},
 	"github.com/emersion/go-smtp":         {"internal/devstack"},
 	"github.com/caarlos0/env":             {"cmd/quayside"},
@@ -46,7 +47,7 @@ var lone = map[string][]string{
 	"github.com/sony/gobreaker":           {"internal/payqi"},
 	"github.com/pressly/goose":            {"internal/database"},
 	"github.com/danielgtaylor/huma":       {"internal/web", "internal/access", "internal/inventory", "internal/notify", "internal/orders", "internal/webhooks", "cmd/quayside"},
-	"github.com/gin-gonic/gin":            {"internal/web", "internal/inventory", "internal/notify", "internal/orders", "internal/webhooks", "cmd/quayside"},
+	"github.com/gin-gonic/gin":            {"internal/web", "internal/inventory", "internal/notify", "internal/orders", "internal/webhooks", "cmd/quayside", "cmd/bench"},
 	"github.com/prometheus/client_golang": {"internal/queue", "internal/web", "internal/inventory", "internal/notify", "internal/orders", "internal/webhooks", "cmd/quayside"},
 }
 

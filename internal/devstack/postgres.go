@@ -20,6 +20,7 @@ type PostgresOptions struct {
 	Dir       string                           // holds the data, the password, the port and the log; may be empty when Throwaway
 	Database  string                           // made when it is missing; "quayside" when empty
 	Throwaway bool                             // fast and unsafe, for tests; such a server says on to `show quayside.throwaway`
+	Settings  []string                         // more of its settings, as in shared_buffers=1GB; those about durability are not theirs to change
 	Log       func(format string, args ...any) // may be nil
 }
 
@@ -30,6 +31,7 @@ var ErrInUse = errors.New("in use")
 type Postgres struct {
 	URL     string // postgres://quayside:PASSWORD@127.0.0.1:PORT/DATABASE?sslmode=disable
 	Dir     string // PostgresOptions.Dir, or elsewhere when the database user cannot reach that one
+	Bin     string // where its programs are: postgres, and often pgbench
 	Adopted bool   // the directory came from a process that died, and its server had to end first
 
 	opts    PostgresOptions
@@ -179,6 +181,7 @@ func (p *Postgres) openCluster(ctx context.Context) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.Bin = bin.dir
 	c := &cluster{dir: p.Dir, data: dataDir(p.Dir, bin.major), bin: bin, as: p.as, log: p.opts.Log}
 	if p.Adopted, err = c.endLeftover(ctx); err != nil {
 		return nil, err
@@ -219,19 +222,26 @@ func (p *Postgres) run(ctx context.Context, c *cluster, port int) (err error) {
 func (p *Postgres) settings(c *cluster, port int) []string {
 	set := []string{
 		"listen_addresses=127.0.0.1", "unix_socket_directories=", "timezone=UTC", "log_timezone=UTC",
-		"shared_buffers=64MB",
+		"shared_buffers=64MB", "max_connections=" + strconv.Itoa(p.connections()),
 	}
+	set = append(set, p.opts.Settings...) // of two with one name the later counts
 	if p.opts.Throwaway {
-		set = append(set, "fsync=off", "full_page_writes=off", "synchronous_commit=off",
-			"max_connections=200", "quayside.throwaway=on")
+		set = append(set, "fsync=off", "full_page_writes=off", "synchronous_commit=off", "quayside.throwaway=on")
 	} else {
-		set = append(set, "fsync=on", "full_page_writes=on", "synchronous_commit=on", "max_connections=100")
+		set = append(set, "fsync=on", "full_page_writes=on", "synchronous_commit=on")
 	}
 	args := []string{"-D", c.data, "-p", strconv.Itoa(port)}
 	for _, s := range set {
 		args = append(args, "-c", s)
 	}
 	return args
+}
+
+func (p *Postgres) connections() int {
+	if p.opts.Throwaway {
+		return 200 // tests run side by side
+	}
+	return 100
 }
 
 func createDatabase(ctx context.Context, admin, name string) error {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,12 +31,14 @@ const (
 	complainGap = 3 * time.Second        // between two log lines about an unreachable Redis
 
 	flushPatience = 2 * time.Second // of Close
+	announceEvery = 16              // rings; sooner when no more wait
 )
 
 // Client puts tasks on Redis, from a goroutine of its own: nobody who rings
 // waits for the network.
 type Client struct {
 	asynq   *asynq.Client
+	redis   redis.UniversalClient
 	waiting chan Task
 	closing chan struct{} // closed by Close: no more rings
 	stopped chan struct{} // closed by relay: nothing waits any more
@@ -47,7 +51,7 @@ type Client struct {
 func NewClient(rdb redis.UniversalClient) *Client {
 	ctx, giveUp := context.WithCancel(context.Background())
 	c := &Client{
-		asynq: asynq.NewClientFromRedisClient(rdb), giveUp: giveUp,
+		asynq: asynq.NewClientFromRedisClient(rdb), redis: rdb, giveUp: giveUp,
 		waiting: make(chan Task, bellDepth), closing: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	go c.relay(ctx)
@@ -70,14 +74,32 @@ func (c *Client) Ring(t Task) {
 	}
 }
 
-// RingNow enqueues t and reports whether Redis took it.
+// RingNow enqueues t, wakes who waits for it, and reports whether Redis took it.
 func (c *Client) RingNow(ctx context.Context, t Task) error {
+	if err := c.enqueue(ctx, t); err != nil {
+		return err
+	}
+	c.announce(ctx, t.queue)
+	return nil
+}
+
+func (c *Client) enqueue(ctx context.Context, t Task) error {
 	ctx, cancel := context.WithTimeout(ctx, ringTimeout)
 	defer cancel()
 	if _, err := c.asynq.EnqueueContext(ctx, asynq.NewTask(t.name, t.payload), t.opts...); err != nil {
 		return fmt.Errorf("ring %s: %w", t.name, err)
 	}
 	return nil
+}
+
+// announce wakes servers that sleep because their queue was empty. When it
+// fails they ask by themselves before long.
+func (c *Client) announce(ctx context.Context, queues ...string) {
+	ctx, cancel := context.WithTimeout(ctx, ringTimeout)
+	defer cancel()
+	for _, q := range queues {
+		_ = c.redis.Publish(ctx, channelOf(q), "").Err()
+	}
 }
 
 // Lost is how many rings Redis did not take since the start.
@@ -87,12 +109,20 @@ func (c *Client) Lost() int64 { return c.lost.Load() }
 func (c *Client) relay(ctx context.Context) {
 	defer close(c.stopped)
 	var complained time.Time
-	for {
+	rung := map[string]bool{} // queues, since the last announcement
+	for n := 1; ; n++ {
 		t, ok := c.next()
 		if !ok {
 			return
 		}
-		err := c.RingNow(ctx, t)
+		err := c.enqueue(ctx, t)
+		if err == nil {
+			rung[t.queue] = true
+		}
+		if len(rung) > 0 && (len(c.waiting) == 0 || n%announceEvery == 0) {
+			c.announce(ctx, slices.Collect(maps.Keys(rung))...)
+			clear(rung)
+		}
 		if err == nil {
 			continue
 		}

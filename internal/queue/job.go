@@ -33,6 +33,7 @@ type Job[A any] struct {
 // Task is a job with its arguments, ready to be rung.
 type Task struct {
 	name    string
+	queue   string
 	payload []byte
 	opts    []asynq.Option
 }
@@ -48,7 +49,7 @@ func (j Job[A]) With(args A) Task {
 	if err != nil {
 		panic("queue: " + j.Name + ": " + err.Error())
 	}
-	return Task{name: j.Name, payload: payload, opts: []asynq.Option{
+	return Task{name: j.Name, queue: j.Queue, payload: payload, opts: []asynq.Option{
 		asynq.Queue(j.Queue), asynq.MaxRetry(0), asynq.Timeout(j.Timeout),
 	}}
 }

@@ -78,13 +78,8 @@ func report(ctx context.Context, job string, elapsed time.Duration, err error) {
 	slog.LogAttrs(ctx, slog.LevelDebug, "job done", attrs...)
 }
 
-const (
-	// pickUp is how long a worker sleeps when it found its queue empty. Asynq's
-	// second would be half a second of delay on average.
-	pickUp = 25 * time.Millisecond
-	// patience is how long a stopping worker lets its jobs finish.
-	patience = 25 * time.Second
-)
+// patience is how long a stopping worker lets its jobs finish.
+const patience = 25 * time.Second
 
 // Finish returns a context for work that is under way when ctx ends. It lasts
 // as long after ctx as jobs do in a worker that stops: a letter cut off at its
@@ -100,16 +95,21 @@ func Finish(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // Server works one queue.
 type Server struct {
-	asynq *asynq.Server
-	mux   *Mux
+	asynq   *asynq.Server
+	mux     *Mux
+	sleeper *sleeper
 }
 
 // NewServer returns a worker of the named queue with so many jobs at once.
 // Start it with Start, stop it with Shutdown.
 func NewServer(rdb redis.UniversalClient, m *Mux, queue string, concurrency int) *Server {
-	return &Server{mux: m, asynq: asynq.NewServerFromRedisClient(rdb, asynq.Config{
+	return newServer(rdb, m, queue, concurrency, lull)
+}
+
+func newServer(rdb redis.UniversalClient, m *Mux, queue string, concurrency int, lull time.Duration) *Server {
+	return &Server{mux: m, sleeper: newSleeper(rdb, queue, lull), asynq: asynq.NewServerFromRedisClient(rdb, asynq.Config{
 		Concurrency: concurrency, Queues: map[string]int{queue: 1},
-		TaskCheckInterval: pickUp, ShutdownTimeout: patience,
+		TaskCheckInterval: glance, ShutdownTimeout: patience,
 		Logger: &asynqLog{}, LogLevel: asynq.WarnLevel,
 	})}
 }
@@ -118,4 +118,7 @@ func NewServer(rdb redis.UniversalClient, m *Mux, queue string, concurrency int)
 func (s *Server) Start() error { return s.asynq.Start(s.mux.mux) }
 
 // Shutdown waits for the jobs under way, at most 25 s, and ends.
-func (s *Server) Shutdown() { s.asynq.Shutdown() }
+func (s *Server) Shutdown() {
+	s.sleeper.wakeForever()
+	s.asynq.Shutdown()
+}
