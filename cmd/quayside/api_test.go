@@ -21,7 +21,7 @@ import (
 func (w *world) fingerprint() string {
 	w.t.Helper()
 	var all []string
-	for _, table := range []string{"products", "stock_movements", "stock_checkpoints", "orders", "order_items", "timeline", "payments", "inbox", "inbox_open", "replays", "cases", "shipments", "shipment_lines", "shipment_requests", "letters", "refunds", "returns", "return_lines", "api_keys", "checkouts", "inquiries"} {
+	for _, table := range []string{"products", "stock_movements", "stock_checkpoints", "orders", "order_items", "timeline", "payments", "inbox", "inbox_open", "replays", "cases", "shipments", "shipment_lines", "shipment_requests", "letters", "refunds", "returns", "return_lines", "api_keys", "idempotency_keys", "checkouts", "inquiries"} {
 		all = append(all, table+" "+w.text(`SELECT count(*) || ' ' || COALESCE(md5(string_agg(r::text, '|' ORDER BY r::text)), '') FROM `+table+` r`))
 	}
 	return strings.Join(all, "\n")

@@ -42,6 +42,7 @@ var programRights = map[string]string{
 	"letters":                "SELECT, INSERT, UPDATE",
 	"refunds":                "SELECT, INSERT, UPDATE",
 	"api_keys":               "SELECT, INSERT, UPDATE",
+	"idempotency_keys":       "SELECT, INSERT, UPDATE, DELETE",
 	"checkouts":              "SELECT, INSERT, UPDATE",
 	"inquiries":              "SELECT, INSERT, UPDATE",
 	"goose_db_version":       "SELECT",

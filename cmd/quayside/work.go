@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"quayside/internal/access"
 	"quayside/internal/queue"
 )
 
@@ -71,6 +72,10 @@ func (h *house) work(ctx context.Context) error {
 	sweeps.Go(func() error { sweepUntil(ctx, "money", sweepEvery, h.sweepMoney); return nil })
 	sweeps.Go(func() error { sweepUntil(ctx, "letters", sweepEvery, h.sweepLetters); return nil })
 	sweeps.Go(func() error { sweepUntil(ctx, "stock", auditEvery, h.auditStock()); return nil })
+	sweeps.Go(func() error {
+		sweepUntil(ctx, "old answers", time.Hour, func(ctx context.Context) error { return access.ForgetAnswers(ctx, h.db) })
+		return nil
+	})
 	_ = sweeps.Wait()
 	slog.InfoContext(ctx, "stopping: jobs under way are finished")
 	var g errgroup.Group

@@ -82,27 +82,30 @@ type NewKey struct {
 // CreatedKey is a KeyView with the key itself.
 type CreatedKey struct {
 	KeyView
-	Key string `json:"key" doc:"The key: keep it, it is not shown again"`
+	Key string `json:"key" doc:"The key: keep it, it is not shown again; empty in the answer to a repeat"`
 }
 
-func (k *Keys) create(ctx context.Context, in *struct{ Body NewKey }) (*struct{ Body CreatedKey }, error) {
+func (k *Keys) create(ctx context.Context, in *struct{ Body NewKey }) (*createOutput, error) {
 	if err := mayGrant(ctx, in.Body.Scopes); err != nil {
 		return nil, err
 	}
-	var made CreatedKey
-	err := k.db.InTx(ctx, func(tx database.Tx) error {
-		key, secret, err := Create(tx, Draft{Name: in.Body.Name, Scopes: in.Body.Scopes, ExpiresAt: in.Body.ExpiresAt}, web.Actor(ctx))
+	var secret string // stays out of what is kept, so a repeat has none
+	out, err := Once(ctx, k.db, func(ctx context.Context, tx database.Tx) (*createOutput, error) {
+		key, made, err := Create(tx, Draft{Name: in.Body.Name, Scopes: in.Body.Scopes, ExpiresAt: in.Body.ExpiresAt}, web.Actor(ctx))
 		if err != nil {
-			return err
+			return nil, err
 		}
-		made = CreatedKey{key.view(tx.Now), secret}
-		return nil
+		secret = made
+		return &createOutput{CreatedKey{KeyView: key.view(tx.Now)}}, nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &struct{ Body CreatedKey }{made}, nil
+	out.Body.Key = secret
+	return out, nil
 }
+
+type createOutput struct{ Body CreatedKey }
 
 // mayGrant refuses a key that may do more than the one that creates it.
 func mayGrant(ctx context.Context, words []string) error {

@@ -115,8 +115,22 @@ func hideURL(err error) error {
 	return err
 }
 
-// Read returns a session for queries that need no transaction.
-func (db *DB) Read(ctx context.Context) *gorm.DB { return db.gorm.WithContext(ctx) }
+// Read returns a session for queries that need no transaction; with a context
+// of [Inside] it reads in that one.
+func (db *DB) Read(ctx context.Context) *gorm.DB {
+	if tx, ok := ctx.Value(insideKey{}).(*gorm.DB); ok {
+		return tx
+	}
+	return db.gorm.WithContext(ctx)
+}
+
+type insideKey struct{}
+
+// Inside returns ctx in which Read sees what tx has written. It is for who
+// answers a request within its transaction.
+func Inside(ctx context.Context, tx Tx) context.Context {
+	return context.WithValue(ctx, insideKey{}, tx.DB)
+}
 
 // Exec runs one statement by itself, with $1 placeholders; slices are arrays.
 // It is for the few writes that are a single statement: an attempt counted, a

@@ -77,6 +77,13 @@ func Violates(err error, constraint string) bool {
 	return ok && pg.ConstraintName == constraint
 }
 
+// WaitedTooLong reports whether err is that of a statement which waited for a
+// lock for longer than it may.
+func WaitedTooLong(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == "55P03"
+}
+
 // pause waits a little, longer each try, with jitter; false when ctx ended.
 func pause(ctx context.Context, try int) bool {
 	t := time.NewTimer(time.Duration(try) * (5*time.Millisecond + rand.N(20*time.Millisecond))) //nolint:gosec // jitter

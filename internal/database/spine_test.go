@@ -51,6 +51,7 @@ INSERT INTO checkouts (order_id, number, idempotency_key, amount, currency, stat
   VALUES ('o2', 1, '00000000-0000-4000-8000-000000000005', 10, 'XRP', 'linked', now(), 'p2', 'admin:x', now());
 INSERT INTO api_keys (id, name, prefix, digest, scopes, created_at, created_by, expires_at)
   VALUES ('00000000-0000-7000-8000-000000000009', 'one', 'qs_live_1234', repeat('a', 64), '["orders:read"]', now(), 'shell', now() + interval '1 day');
+INSERT INTO idempotency_keys VALUES ('bootstrap', 'POST /', 'k', 'd', 'null', now());
 INSERT INTO inquiries (payment_id, state, since, ask_at, ask_until) VALUES ('p1', 'open', now(), now(), now());
 INSERT INTO letters (id, order_id, kind, address, facts, state, not_before, rung_at, message_id, posted_at)
   VALUES (gen_random_uuid(), 'o1', 'order_received', 'a@shop.example', '{}', 'queued', now(), now(), 'm1', now());`
@@ -230,6 +231,7 @@ var keyViolations = []violation{
 	{"a_key_may_do_something", keyLike(`'two', repeat('b', 64), '[]'::jsonb`)},
 	{"a_key_name_is_a_plain_word", keyLike(`'a b', repeat('b', 64), '["x"]'::jsonb`)},
 	{"a_key_expires", `UPDATE api_keys SET expires_at = created_at`},
+	{"a_key_has_one_answer", `INSERT INTO idempotency_keys VALUES ('bootstrap', 'POST /', 'k', 'other', 'null', now())`},
 	{"a_revoked_key_says_by_whom", `UPDATE api_keys SET revoked_at = now()`},
 }
 

@@ -94,6 +94,18 @@ func (db *DB) now(g *gorm.DB) (time.Time, error) {
 // points to is already safe and the sweep will ring again.
 func (tx Tx) AfterCommit(fn func()) { *tx.after = append(*tx.after, fn) }
 
+// LockPatience is how long the statements that follow in this transaction may
+// wait for a lock; zero: as long as usual.
+func (tx Tx) LockPatience(d time.Duration) error {
+	if d == 0 {
+		d = lockTimeout
+	}
+	if err := tx.Exec(`SELECT set_config('lock_timeout', ?, true)`, fmt.Sprintf("%dms", d.Milliseconds())).Error; err != nil {
+		return fmt.Errorf("set lock_timeout: %w", err)
+	}
+	return nil
+}
+
 // Array makes a slice one Postgres array argument; GORM would write a plain
 // slice out as ($1, $2, …).
 func Array[T any](s []T) any {

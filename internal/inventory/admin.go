@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"gorm.io/gorm"
 
+	"quayside/internal/access"
 	"quayside/internal/database"
 	"quayside/internal/fault"
 	"quayside/internal/web"
@@ -126,16 +127,14 @@ type NewProduct struct {
 }
 
 func (a Admin) create(ctx context.Context, in *struct{ Body NewProduct }) (*productOutput, error) {
-	var p *Product
-	err := a.DB.InTx(ctx, func(tx database.Tx) (err error) {
+	return access.Once(ctx, a.DB, func(ctx context.Context, tx database.Tx) (*productOutput, error) {
 		b := in.Body
-		p, err = Add(tx, Product{SKU: b.SKU, Name: b.Name, OnHand: b.OnHand, LowStockThreshold: b.LowStockThreshold}, web.Actor(ctx))
-		return err
+		p, err := Add(tx, Product{SKU: b.SKU, Name: b.Name, OnHand: b.OnHand, LowStockThreshold: b.LowStockThreshold}, web.Actor(ctx))
+		if err != nil {
+			return nil, err
+		}
+		return output(*p, http.StatusCreated)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return output(*p, http.StatusCreated)
 }
 
 // ProductEdit is the body of PATCH /products/{sku}.
@@ -247,21 +246,21 @@ type adjustInput struct {
 	Body Adjustment
 }
 
-func (a Admin) adjust(ctx context.Context, in *adjustInput) (*struct{ Body movementView }, error) {
+func (a Admin) adjust(ctx context.Context, in *adjustInput) (*movementOutput, error) {
 	if in.Body.Delta == 0 {
 		return nil, fault.New(fault.Unprocessable, "invalid_adjustment", "an adjustment changes something").
 			With(fault.Field{Location: "delta", Message: "must not be 0"})
 	}
-	var m *Movement
-	err := a.DB.InTx(ctx, func(tx database.Tx) (err error) {
-		m, err = Change(tx, in.SKU, in.Body.Delta, web.Actor(ctx), in.Body.Reason)
-		return err
+	return access.Once(ctx, a.DB, func(ctx context.Context, tx database.Tx) (*movementOutput, error) {
+		m, err := Change(tx, in.SKU, in.Body.Delta, web.Actor(ctx), in.Body.Reason)
+		if err != nil {
+			return nil, err
+		}
+		return &movementOutput{viewOfMovement(*m)}, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &struct{ Body movementView }{viewOfMovement(*m)}, nil
 }
+
+type movementOutput struct{ Body movementView }
 
 type movementsInput struct {
 	SKUPath

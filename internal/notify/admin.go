@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"gorm.io/gorm"
 
+	"quayside/internal/access"
 	"quayside/internal/database"
 	"quayside/internal/fault"
 	"quayside/internal/web"
@@ -40,7 +42,7 @@ func (o *Outbox) AdminRoutes(api huma.API, retell Retell) {
 		Summary: "Send an e-mail again, with what is true now", Tags: tags, Errors: []int{http.StatusNotFound, http.StatusConflict},
 		Description: "Writes a new e-mail of the same kind, with today's amounts and payment details; each request makes one. " +
 			"It is refused while the e-mail is still under way, and when the order has outgrown it.",
-	}, func(ctx context.Context, in *resendInput) (*struct{ Body EmailView }, error) {
+	}, func(ctx context.Context, in *resendInput) (*resendOutput, error) {
 		return o.resend(ctx, in, retell)
 	})
 }
@@ -195,7 +197,7 @@ type resendInput struct {
 	Body *Resend
 }
 
-func (o *Outbox) resend(ctx context.Context, in *resendInput, retell Retell) (*struct{ Body EmailView }, error) {
+func (o *Outbox) resend(ctx context.Context, in *resendInput, retell Retell) (*resendOutput, error) {
 	var want Resend
 	if in.Body != nil {
 		want = *in.Body
@@ -203,28 +205,25 @@ func (o *Outbox) resend(ctx context.Context, in *resendInput, retell Retell) (*s
 	if err := want.check(); err != nil {
 		return nil, err
 	}
-	var posted *Letter
-	err := o.db.InTx(ctx, func(tx database.Tx) error {
+	return access.Once(ctx, o.db, func(ctx context.Context, tx database.Tx) (*resendOutput, error) {
 		l, err := find(tx.DB, in.ID)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		actor := web.Actor(ctx)
 		facts, err := retell(tx, *l, actor)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if want.To == "" {
-			want.To = l.Address
+		posted, err := o.Again(tx, *l, Letter{Address: cmp.Or(want.To, l.Address), Facts: facts, PostedBy: actor, Note: want.Note})
+		if err != nil {
+			return nil, err
 		}
-		posted, err = o.Again(tx, *l, Letter{Address: want.To, Facts: facts, PostedBy: actor, Note: want.Note})
-		return err
+		return &resendOutput{o.detail(*posted).shown(ctx)}, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &struct{ Body EmailView }{o.detail(*posted).shown(ctx)}, nil
 }
+
+type resendOutput struct{ Body EmailView }
 
 func (r Resend) check() error {
 	var wrong []fault.Field

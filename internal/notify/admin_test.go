@@ -114,7 +114,7 @@ func TestEmailStates(t *testing.T) {
 		{Queued, "preview", true, "connection refused"},
 		{Failed, "stored", false, "550"},
 		{Unknown, "stored", true, ""},
-		{Failed, "none", false, "no template"},
+		{Queued, "none", true, ""}, // a newer worker may know it
 	} {
 		a := d.ask(200, "GET", "/"+rows[i].ID.String(), "")
 		if a.State != want.state || a.Rendered != want.rendered || (a.NextAttemptAt != nil) != want.next || !strings.Contains(a.LastError, want.err) {

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"gorm.io/gorm"
 
+	"quayside/internal/access"
 	"quayside/internal/database"
 	"quayside/internal/fault"
 	"quayside/internal/web"
@@ -104,15 +105,25 @@ func (b *Book) create(ctx context.Context, in *struct{ Body NewOrder }) (*orderO
 		ttl := time.Duration(*in.Body.ExpiresIn) * time.Second
 		draft.TTL = &ttl
 	}
-	var f *File
-	err := b.db.InTx(ctx, func(tx database.Tx) (err error) {
-		f, err = b.Open(tx, draft, web.Actor(ctx))
-		return err
+	return b.change(ctx, func(tx database.Tx) (string, error) {
+		f, err := b.Open(tx, draft, web.Actor(ctx))
+		if err != nil {
+			return "", err
+		}
+		return f.ID, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return b.answer(ctx, f.ID)
+}
+
+// change carries out a request that changes one order, whose id do returns, and
+// answers with the order.
+func (b *Book) change(ctx context.Context, do func(tx database.Tx) (id string, err error)) (*orderOutput, error) {
+	return access.Once(ctx, b.db, func(ctx context.Context, tx database.Tx) (*orderOutput, error) {
+		id, err := do(tx)
+		if err != nil {
+			return nil, err
+		}
+		return b.answer(ctx, id)
+	})
 }
 
 func (b *Book) answer(ctx context.Context, id string) (*orderOutput, error) {
@@ -295,14 +306,10 @@ func (b *Book) cancel(ctx context.Context, in *cancelInput) (*orderOutput, error
 		return nil, fault.New(fault.Unprocessable, "invalid_reason", "the reason breaks a rule").
 			With(fault.Field{Location: "reason", Message: "must be without control characters"})
 	}
-	err := b.db.InTx(ctx, func(tx database.Tx) error {
+	return b.change(ctx, func(tx database.Tx) (string, error) {
 		_, err := b.Cancel(tx, in.ID, web.Actor(ctx), in.Body.Reason)
-		return err
+		return in.ID, err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return b.answer(ctx, in.ID)
 }
 
 // NewShipment is the body of POST /orders/{id}/shipments.
@@ -322,19 +329,9 @@ func (b *Book) ship(ctx context.Context, in *shipInput) (*shipmentOutput, error)
 		return nil, fault.New(fault.Unprocessable, "invalid_shipment", "the shipment breaks a rule").
 			With(fault.Field{Location: "carrier, tracking_number", Message: "must be without control characters"})
 	}
-	var sh *Shipment
-	err := b.db.InTx(ctx, func(tx database.Tx) (err error) {
-		sh, err = b.Ship(tx, in.ID, web.Actor(ctx), Dispatch{Carrier: in.Body.Carrier, TrackingNumber: in.Body.TrackingNumber, Lines: in.Body.Items})
-		return err
+	return b.changeParcel(ctx, in.ID, func(tx database.Tx) (*Shipment, error) {
+		return b.Ship(tx, in.ID, web.Actor(ctx), Dispatch{Carrier: in.Body.Carrier, TrackingNumber: in.Body.TrackingNumber, Lines: in.Body.Items})
 	})
-	if err != nil {
-		return nil, err
-	}
-	v, err := b.parcel(ctx, in.ID, sh.ID)
-	if err != nil {
-		return nil, err
-	}
-	return &shipmentOutput{v}, nil
 }
 
 // parcel is a shipment of an order as the API shows it.

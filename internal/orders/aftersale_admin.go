@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/google/uuid"
 	"github.com/shopspring/decimal"
 
+	"quayside/internal/access"
 	"quayside/internal/database"
 	"quayside/internal/fault"
 	"quayside/internal/web"
@@ -60,7 +60,11 @@ func (b *Book) editShipment(ctx context.Context, in *editShipmentInput) (*shipme
 		return nil, fault.New(fault.Unprocessable, "invalid_shipment", "the shipment breaks a rule").
 			With(fault.Field{Location: "carrier, tracking_number", Message: "must be without control characters"})
 	}
-	return b.changeParcel(ctx, in.ShipmentPath, func(tx database.Tx, id uuid.UUID) (*Shipment, error) {
+	id, err := pathID(in.ShipmentID, "shipment")
+	if err != nil {
+		return nil, err
+	}
+	return b.changeParcel(ctx, in.ID, func(tx database.Tx) (*Shipment, error) {
 		return b.Label(tx, in.ID, id, web.Actor(ctx), in.Body.Carrier, in.Body.TrackingNumber)
 	})
 }
@@ -76,29 +80,29 @@ type deliverInput struct {
 }
 
 func (b *Book) deliver(ctx context.Context, in *deliverInput) (*shipmentOutput, error) {
-	return b.changeParcel(ctx, in.ShipmentPath, func(tx database.Tx, id uuid.UUID) (*Shipment, error) {
+	id, err := pathID(in.ShipmentID, "shipment")
+	if err != nil {
+		return nil, err
+	}
+	return b.changeParcel(ctx, in.ID, func(tx database.Tx) (*Shipment, error) {
 		return b.Deliver(tx, in.ID, id, web.Actor(ctx), in.Body.DeliveredAt)
 	})
 }
 
-func (b *Book) changeParcel(ctx context.Context, path ShipmentPath, how func(database.Tx, uuid.UUID) (*Shipment, error)) (*shipmentOutput, error) {
-	id, err := pathID(path.ShipmentID, "shipment")
-	if err != nil {
-		return nil, err
-	}
-	var sh *Shipment
-	err = b.db.InTx(ctx, func(tx database.Tx) (err error) {
-		sh, err = how(tx, id)
-		return err
+// changeParcel carries out a request that makes or changes a parcel of an
+// order, and answers with the parcel.
+func (b *Book) changeParcel(ctx context.Context, order string, how func(tx database.Tx) (*Shipment, error)) (*shipmentOutput, error) {
+	return access.Once(ctx, b.db, func(ctx context.Context, tx database.Tx) (*shipmentOutput, error) {
+		sh, err := how(tx)
+		if err != nil {
+			return nil, err
+		}
+		v, err := b.parcel(ctx, order, sh.ID)
+		if err != nil {
+			return nil, err
+		}
+		return &shipmentOutput{v}, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	v, err := b.parcel(ctx, path.ID, sh.ID)
-	if err != nil {
-		return nil, err
-	}
-	return &shipmentOutput{v}, nil
 }
 
 // NewReturn is the body of POST /orders/{id}/returns.
@@ -132,7 +136,7 @@ func viewOfReturn(r Return, lines []int) ReturnView {
 	}
 }
 
-func (b *Book) takeBack(ctx context.Context, in *returnInput) (*struct{ Body ReturnView }, error) {
+func (b *Book) takeBack(ctx context.Context, in *returnInput) (*returnOutput, error) {
 	if err := checkNote("reason", in.Body.Reason); err != nil {
 		return nil, err
 	}
@@ -141,13 +145,13 @@ func (b *Book) takeBack(ctx context.Context, in *returnInput) (*struct{ Body Ret
 		what.Refund = &decimal.Decimal{}
 		*what.Refund = in.Body.Refund.Decimal
 	}
-	var r *Return
-	err := b.db.InTx(ctx, func(tx database.Tx) (err error) {
-		r, err = b.TakeBack(tx, in.ID, web.Actor(ctx), what)
-		return err
+	return access.Once(ctx, b.db, func(ctx context.Context, tx database.Tx) (*returnOutput, error) {
+		r, err := b.TakeBack(tx, in.ID, web.Actor(ctx), what)
+		if err != nil {
+			return nil, err
+		}
+		return &returnOutput{viewOfReturn(*r, in.Body.Items)}, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &struct{ Body ReturnView }{viewOfReturn(*r, in.Body.Items)}, nil
 }
+
+type returnOutput struct{ Body ReturnView }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"quayside/internal/access"
 	"quayside/internal/database"
 	"quayside/internal/fault"
 	"quayside/internal/payqi"
@@ -53,10 +54,18 @@ type checkoutOutput struct {
 }
 
 func (b *Book) createPayment(ctx context.Context, in *OrderPath) (*checkoutOutput, error) {
+	if before, err := access.Before[checkoutOutput](ctx, b.db); before != nil || err != nil {
+		return before, err
+	}
 	way, created, err := b.Checkout(ctx, in.ID, web.Actor(ctx))
 	if err != nil {
 		return nil, err
 	}
+	out := checkoutAnswer(way, created)
+	return access.Once(ctx, b.db, func(context.Context, database.Tx) (*checkoutOutput, error) { return out, nil })
+}
+
+func checkoutAnswer(way *WayToPay, created bool) *checkoutOutput {
 	out := &checkoutOutput{Status: http.StatusOK, Body: WayToPayView{
 		PaymentID: way.PaymentID, Amount: web.Money{Decimal: way.Amount}, Currency: way.Currency, PayAddress: way.PayAddress,
 	}}
@@ -70,7 +79,7 @@ func (b *Book) createPayment(ctx context.Context, in *OrderPath) (*checkoutOutpu
 	if way.CheckoutURL != "" {
 		out.Body.CheckoutURL = &way.CheckoutURL
 	}
-	return out, nil
+	return out
 }
 
 // PaymentLink is the body of PUT /orders/{id}/payments/{payment_id}.
@@ -94,11 +103,7 @@ func (b *Book) linkPayment(ctx context.Context, in *linkInput) (*orderOutput, er
 	if in.Body != nil {
 		what = *in.Body
 	}
-	err := b.db.InTx(ctx, func(tx database.Tx) error {
-		return b.Link(tx, in.ID, web.Actor(ctx), in.PaymentID, what.PayAddress, what.DestinationTag)
+	return b.change(ctx, func(tx database.Tx) (string, error) {
+		return in.ID, b.Link(tx, in.ID, web.Actor(ctx), in.PaymentID, what.PayAddress, what.DestinationTag)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return b.answer(ctx, in.ID)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/shopspring/decimal"
 
+	"quayside/internal/access"
 	"quayside/internal/database"
 	"quayside/internal/fault"
 	"quayside/internal/web"
@@ -149,15 +150,13 @@ func (b *Book) resolve(ctx context.Context, in *resolveInput) (*caseOutput, erro
 		return nil, err
 	}
 	what := Decision{Action: in.Body.Action, Note: in.Body.Note, OrderID: in.Body.OrderID, To: destination(in.Body.Address, in.Body.DestinationTag)}
-	var c *Case
-	err = b.db.InTx(ctx, func(tx database.Tx) (err error) {
-		c, err = b.Resolve(tx, id, web.Actor(ctx), what)
-		return err
+	return access.Once(ctx, b.db, func(ctx context.Context, tx database.Tx) (*caseOutput, error) {
+		c, err := b.Resolve(tx, id, web.Actor(ctx), what)
+		if err != nil {
+			return nil, err
+		}
+		return &caseOutput{viewOfCase(*c)}, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &caseOutput{viewOfCase(*c)}, nil
 }
 
 // Reopening is the body of POST /orders/{id}/reopening.
@@ -174,14 +173,10 @@ func (b *Book) reopenOrder(ctx context.Context, in *reopenInput) (*orderOutput, 
 	if err := checkNote("reason", in.Body.Reason); err != nil {
 		return nil, err
 	}
-	err := b.db.InTx(ctx, func(tx database.Tx) error {
+	return b.change(ctx, func(tx database.Tx) (string, error) {
 		_, err := b.Reopen(tx, in.ID, web.Actor(ctx), in.Body.Reason)
-		return err
+		return in.ID, err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return b.answer(ctx, in.ID)
 }
 
 func checkNote(field, note string) error {
@@ -230,6 +225,8 @@ type RefundList struct {
 	Data []RefundView `json:"data" doc:"The newest payment first"`
 }
 
+type refundsOutput struct{ Body RefundList }
+
 // NewRefund is the body of POST /orders/{id}/refunds.
 type NewRefund struct {
 	Amount         *web.Money `json:"amount,omitempty" doc:"All that is due back when absent"`
@@ -243,7 +240,7 @@ type approveInput struct {
 	Body NewRefund
 }
 
-func (b *Book) approveRefund(ctx context.Context, in *approveInput) (*struct{ Body RefundList }, error) {
+func (b *Book) approveRefund(ctx context.Context, in *approveInput) (*refundsOutput, error) {
 	return b.settleRefund(ctx, in.ID, in.Body.Amount, Settlement{To: destination(in.Body.Address, in.Body.DestinationTag), Note: in.Body.Note})
 }
 
@@ -258,11 +255,11 @@ type waiveInput struct {
 	Body NewWaiver
 }
 
-func (b *Book) waiveRefund(ctx context.Context, in *waiveInput) (*struct{ Body RefundList }, error) {
+func (b *Book) waiveRefund(ctx context.Context, in *waiveInput) (*refundsOutput, error) {
 	return b.settleRefund(ctx, in.ID, in.Body.Amount, Settlement{Keep: true, Note: in.Body.Note})
 }
 
-func (b *Book) settleRefund(ctx context.Context, order string, amount *web.Money, what Settlement) (*struct{ Body RefundList }, error) {
+func (b *Book) settleRefund(ctx context.Context, order string, amount *web.Money, what Settlement) (*refundsOutput, error) {
 	if err := checkNote("note", what.Note); err != nil {
 		return nil, err
 	}
@@ -272,19 +269,17 @@ func (b *Book) settleRefund(ctx context.Context, order string, amount *web.Money
 				With(fault.Field{Location: "amount", Message: "must be more than zero"})
 		}
 	}
-	var refunds []*Refund
-	err := b.db.InTx(ctx, func(tx database.Tx) (err error) {
-		refunds, err = b.Settle(tx, order, web.Actor(ctx), what)
-		return err
+	return access.Once(ctx, b.db, func(ctx context.Context, tx database.Tx) (*refundsOutput, error) {
+		refunds, err := b.Settle(tx, order, web.Actor(ctx), what)
+		if err != nil {
+			return nil, err
+		}
+		list := RefundList{Data: []RefundView{}}
+		for _, r := range refunds {
+			list.Data = append(list.Data, viewOfRefund(*r))
+		}
+		return &refundsOutput{list}, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	list := RefundList{Data: []RefundView{}}
-	for _, r := range refunds {
-		list.Data = append(list.Data, viewOfRefund(*r))
-	}
-	return &struct{ Body RefundList }{list}, nil
 }
 
 type refundsInput struct {
@@ -406,15 +401,13 @@ func (b *Book) changeRefund(ctx context.Context, path string, change func(databa
 	if err != nil {
 		return nil, err
 	}
-	var r *Refund
-	err = b.db.InTx(ctx, func(tx database.Tx) (err error) {
-		r, err = change(tx, id)
-		return err
+	return access.Once(ctx, b.db, func(_ context.Context, tx database.Tx) (*refundOutput, error) {
+		r, err := change(tx, id)
+		if err != nil {
+			return nil, err
+		}
+		return &refundOutput{viewOfRefund(*r)}, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &refundOutput{viewOfRefund(*r)}, nil
 }
 
 type moneyInput struct {

@@ -57,7 +57,7 @@ func NewAPI(e *gin.Engine, o APIOptions) huma.API {
 	}
 	api := humagin.New(e, config)
 	documentProblems(api.OpenAPI())
-	api.UseMiddleware(newGate(o.AdminKeys, o.Keys).check, strictQuery, strictBody)
+	api.UseMiddleware(newGate(o.AdminKeys, o.Keys).check, strictQuery, strictBody, noteOnce)
 	e.GET("/openapi.json", serveOpenAPI(api))
 	mountDocs(e)
 	return api
@@ -169,6 +169,10 @@ func documentOperation(_ *huma.OpenAPI, op *huma.Operation) {
 	if op.RequestBody != nil {
 		statuses = append(append([]int{}, everywhere...), withBody...)
 		op.MaxBodyBytes = maxBodyBytes + 1 // huma refuses at its limit, we above ours
+	}
+	if op.Method == http.MethodPost {
+		documentOnce(op)
+		statuses = append(append([]int{}, statuses...), http.StatusConflict)
 	}
 	for _, status := range append(statuses, op.Errors...) {
 		op.Responses[strconv.Itoa(status)] = &huma.Response{Ref: "#/components/responses/" + problemRef(status)}

@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
 
+	"quayside/internal/access"
 	"quayside/internal/database"
 	"quayside/internal/fault"
 	"quayside/internal/orders"
@@ -238,7 +239,20 @@ type replayOutput struct {
 	Body   replayed
 }
 
+// replay keeps the answer to an Idempotency-Key after the fact, since it reads
+// what other transactions may do meanwhile: a replay has its effects once anyway.
 func (in *Inbox) replay(ctx context.Context, q *replayInput) (*replayOutput, error) {
+	if before, err := access.Before[replayOutput](ctx, in.db); before != nil || err != nil {
+		return before, err
+	}
+	out, err := in.replayNow(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return access.Once(ctx, in.db, func(context.Context, database.Tx) (*replayOutput, error) { return out, nil })
+}
+
+func (in *Inbox) replayNow(ctx context.Context, q *replayInput) (*replayOutput, error) {
 	r, err := in.find(ctx, q.ID)
 	if err != nil {
 		return nil, err
