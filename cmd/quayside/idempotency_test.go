@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -91,7 +92,7 @@ func TestIdempotencyOfEveryPost(t *testing.T) {
 		two := w.ask(http.MethodPost, path, body, "Idempotency-Key", key)
 		first := strings.TrimSpace(one.body)
 		if strings.HasSuffix(path, "/keys") {
-			first = strings.ReplaceAll(first, first[strings.Index(first, `"key":"`):], `"key":""}`)
+			first = regexp.MustCompile(`"key":"[^"]+"`).ReplaceAllString(first, `"key":""`)
 		}
 		if one.status >= 300 || two.status != one.status || strings.TrimSpace(two.body) != first || two.header.Get("Idempotency-Replayed") != "true" || one.header.Get("Idempotency-Replayed") != "" {
 			t.Errorf("%s: %d %s, then %d %v %s", path, one.status, one.body, two.status, two.header, two.body)

@@ -157,5 +157,5 @@ func (a *payqiAPI) end(w http.ResponseWriter, r *http.Request) {
 func writePlayed(w http.ResponseWriter, status int, p playedPaid) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(p) // a caller who has gone
+	_ = json.NewEncoder(w).Encode(p) //nolint:errchkjson // a caller who has gone
 }

@@ -80,7 +80,8 @@ func traced(tx database.Tx, event uuid.UUID, order, payment string) (*traces, er
 	}
 	about["letters"], about["requests"], about["refunds"], about["cases"] =
 		database.Array(all.Letters), database.Array(all.Requests), database.Array(all.Refunds), database.Array(all.Opened)
-	return t, t.read(tx, about)
+	err = t.read(tx, about)
+	return t, err
 }
 
 // read reads the rows that the steps name, the cases about the event, and the

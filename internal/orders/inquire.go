@@ -109,7 +109,7 @@ func claimInquiries(tx database.Tx) (due []Inquiry, err error) {
 func (b *Book) askAbout(ctx context.Context, q Inquiry) error {
 	p, asked := b.PayQI.Payment(ctx, q.PaymentID)
 	if ctx.Err() != nil {
-		return nil // the lease ends, and another worker asks
+		return nil //nolint:nilerr // the lease ends, and another worker asks
 	}
 	if asked != nil {
 		slog.WarnContext(ctx, "PayQI could not be asked about a payment", "payment_id", q.PaymentID, "attempt", q.Asks, "error", asked)

@@ -132,7 +132,7 @@ func (r *reader) amount() decimal.NullDecimal {
 // tag also looks into provider_invoice_id, xrp_PAYMENT_TAG, of the same payment.
 func (r *reader) tag(payment string) *int64 {
 	text := r.text(10, "destination_tag", "tag")
-	if m := invoiceForm.FindStringSubmatch(r.text(300, "provider_invoice_id")); m != nil && m[1] == payment {
+	if m := invoiceForm.FindStringSubmatch(r.text(300, "provider_invoice_id")); len(m) > 1 && m[1] == payment {
 		if text != "" && text != m[2] {
 			r.refuse("it says two things of destination_tag and provider_invoice_id")
 		}

@@ -18,7 +18,7 @@ const (
 	replayedHeader    = "Idempotency-Replayed"
 )
 
-var idempotencyKey = regexp.MustCompile(`^[!-~]{1,255}$`)
+var idempotencyKey = regexp.MustCompile(`^[\x21-\x7e]{1,255}$`)
 
 // Once is a request that its sender may repeat without fear: one that carries
 // an Idempotency-Key.

@@ -118,10 +118,14 @@ func TestRehearsal(t *testing.T) {
 			_ = s.apply("evt_1")
 			s.exec(`DROP TRIGGER poison ON payments`)
 		}, "", "It would be applied. Order 1001 would go from pending to paid."},
-		"refused": {func(s *shop) { s.exec(`UPDATE inbox_open SET state = 'refused', reason = 'too old'`) }, "our clock was wrong",
-			"It would be applied. Order 1001 would go from pending to paid."},
-		"parked": {func(s *shop) { s.exec(`UPDATE inbox_open SET state = 'parked', order_ref = '1001'`) }, "",
-			"It would be applied. Order 1001 would go from pending to paid."},
+		"refused": {
+			func(s *shop) { s.exec(`UPDATE inbox_open SET state = 'refused', reason = 'too old'`) }, "our clock was wrong",
+			"It would be applied. Order 1001 would go from pending to paid.",
+		},
+		"parked": {
+			func(s *shop) { s.exec(`UPDATE inbox_open SET state = 'parked', order_ref = '1001'`) }, "",
+			"It would be applied. Order 1001 would go from pending to paid.",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
