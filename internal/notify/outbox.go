@@ -157,8 +157,8 @@ func (o *Outbox) Sweep(ctx context.Context) error {
 		// Whether it got through nobody can tell: the resend waits as after a broken dot.
 		err := tx.Exec(`UPDATE letters SET state = 'unknown', not_before = GREATEST(not_before, started_at + interval '30 minutes'),
 				last_error = CASE last_error WHEN '` + outgrown + `' THEN last_error ELSE 'the process that sent it died' END
-			WHERE id IN (SELECT id FROM letters WHERE state = 'sending' AND started_at < now() - interval '15 minutes'
-				ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED)`).Error
+			WHERE id = ANY(ARRAY(SELECT id FROM letters WHERE state = 'sending' AND started_at < now() - interval '15 minutes'
+				ORDER BY id LIMIT 500 FOR UPDATE SKIP LOCKED))`).Error
 		if err != nil {
 			return fmt.Errorf("give up on lost attempts: %w", err)
 		}
@@ -166,9 +166,9 @@ func (o *Outbox) Sweep(ctx context.Context) error {
 		// server the queue would otherwise fill with rings for letters it already holds.
 		var ids []uuid.UUID
 		err = tx.Raw(`UPDATE letters SET rung_at = now()
-			WHERE id IN (SELECT id FROM letters WHERE ` + due + `
+			WHERE id = ANY(ARRAY(SELECT id FROM letters WHERE ` + due + `
 					AND rung_at < now() - GREATEST(interval '1.5 seconds', LEAST(interval '30 seconds', (now() - not_before) / 2))
-				ORDER BY not_before LIMIT 500 FOR UPDATE SKIP LOCKED)
+				ORDER BY not_before LIMIT 500 FOR UPDATE SKIP LOCKED))
 			RETURNING id`).Scan(&ids).Error
 		if err != nil {
 			return fmt.Errorf("find letters to ring for: %w", err)

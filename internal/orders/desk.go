@@ -149,7 +149,10 @@ func (d *desk) loadPayments(tx database.Tx, ids []string, news []News) error {
 		return nil
 	}
 	var rows []*Payment
-	err := tx.Raw(`SELECT * FROM payments WHERE order_id = ANY(?) OR id = ANY(?) ORDER BY id FOR NO KEY UPDATE`,
+	// By ids alone: for an OR Postgres's cached plan reads the whole table. What
+	// is linked to an order is under that order's lock.
+	err := tx.Raw(`SELECT * FROM payments WHERE id = ANY(ARRAY(SELECT id FROM payments WHERE order_id = ANY(?) UNION SELECT unnest(?::text[])))
+		ORDER BY id FOR NO KEY UPDATE`,
 		database.Array(orders), database.Array(ids)).Scan(&rows).Error
 	if err != nil {
 		return fmt.Errorf("lock payments: %w", err)

@@ -192,9 +192,9 @@ func (b *Book) waiting(ctx context.Context) ([]uuid.UUID, error) {
 	var ids []uuid.UUID
 	err := b.db.InTx(ctx, func(tx database.Tx) error {
 		ids = nil
-		return tx.Raw(`UPDATE shipment_requests SET rung_at = @now WHERE id IN (SELECT id FROM shipment_requests r
+		return tx.Raw(`UPDATE shipment_requests SET rung_at = @now WHERE id = ANY(ARRAY(SELECT id FROM shipment_requests r
 			WHERE state = @queued AND not_before <= @now AND rung_at <= @rung AND `+unheld+`
-			ORDER BY not_before LIMIT @limit FOR UPDATE SKIP LOCKED) RETURNING id`,
+			ORDER BY not_before LIMIT @limit FOR UPDATE SKIP LOCKED)) RETURNING id`,
 			map[string]any{"now": tx.Now, "rung": tx.Now.Add(-queue.RingAgain), "queued": requestQueued, "limit": sweepSize}).Scan(&ids).Error
 	})
 	if err != nil {

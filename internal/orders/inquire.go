@@ -95,9 +95,9 @@ func claimInquiries(tx database.Tx) (due []Inquiry, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = tx.Raw(`UPDATE inquiries SET asks = asks + 1, asked_at = @now, ask_at = @lease WHERE payment_id IN
+	err = tx.Raw(`UPDATE inquiries SET asks = asks + 1, asked_at = @now, ask_at = @lease WHERE payment_id = ANY(ARRAY
 			(SELECT payment_id FROM inquiries WHERE state = @open AND ask_at <= @now ORDER BY ask_at
-			LIMIT least(@round, greatest(0, @most - (SELECT count(*) FROM inquiries WHERE asked_at > @minute))) FOR UPDATE SKIP LOCKED) RETURNING *`,
+			LIMIT least(@round, greatest(0, @most - (SELECT count(*) FROM inquiries WHERE asked_at > @minute))) FOR UPDATE SKIP LOCKED)) RETURNING *`,
 		map[string]any{
 			"now": tx.Now, "lease": tx.Now.Add(inquiryLease), "open": inquiryOpen, "round": inquiryRound,
 			"most": asksAMinute, "minute": tx.Now.Add(-time.Minute),

@@ -88,9 +88,9 @@ type claimed struct {
 func (in *Inbox) claim(ctx context.Context, ids []uuid.UUID) (rows []claimed, err error) {
 	err = in.db.InTx(ctx, func(tx database.Tx) error {
 		rows = nil
-		return tx.Raw(`UPDATE inbox_open SET attempts = least(attempts + 1, 1000) WHERE inbox_id IN (
+		return tx.Raw(`UPDATE inbox_open SET attempts = least(attempts + 1, 1000) WHERE inbox_id = ANY(ARRAY(
 			SELECT inbox_id FROM inbox_open WHERE inbox_id = ANY(?) AND state = 'received' AND not_before <= ?
-			ORDER BY inbox_id FOR UPDATE SKIP LOCKED) RETURNING inbox_id AS id, attempts, replay_id IS NOT NULL AS replayed`, database.Array(ids), tx.Now).Scan(&rows).Error
+			ORDER BY inbox_id FOR UPDATE SKIP LOCKED)) RETURNING inbox_id AS id, attempts, replay_id IS NOT NULL AS replayed`, database.Array(ids), tx.Now).Scan(&rows).Error
 	})
 	if err != nil {
 		return nil, fmt.Errorf("claim events: %w", err)
