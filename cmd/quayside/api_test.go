@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"quayside/internal/devstack"
+	"quayside/internal/dock"
 	"quayside/internal/orders"
 	"quayside/internal/webhooks"
 )
@@ -253,7 +254,11 @@ func TestAPIBadRequests(t *testing.T) {
 type openAPI struct {
 	Paths map[string]map[string]struct {
 		OperationID string `json:"operationId"`
-		Responses   map[string]struct {
+		Parameters  []struct {
+			Name   string
+			Schema schema
+		}
+		Responses map[string]struct {
 			Content map[string]struct{ Schema schema }
 		}
 	}
@@ -264,6 +269,7 @@ type schema struct {
 	Ref        string `json:"$ref"`
 	Properties map[string]schema
 	Required   []string
+	Enum       []string
 	Items      *schema
 }
 
@@ -436,6 +442,12 @@ func TestAPIAnswersAsDocumented(t *testing.T) {
 	check("create-payment", 201, "POST", "/api/v1/orders/five/payments", "")
 	check("create-payment", 200, "POST", "/api/v1/orders/five/payments", "")
 	check("report-money", 200, "GET", "/api/v1/reports/money", "")
+	for _, table := range dock.Tables { // files, not JSON: TestExportOverHTTP
+		played["export-"+table.Name] = true
+		if r := w.ask(http.MethodGet, "/api/v1/exports/"+table.Name, ""); r.status != 200 {
+			t.Errorf("export %s: %d %s", table.Name, r.status, r.body)
+		}
+	}
 	for _, operations := range doc.Paths {
 		for _, o := range operations {
 			if !played[o.OperationID] {

@@ -27,6 +27,7 @@ var arrows = map[string][]string{
 	"internal/notify":          {"internal/access", "internal/database", "internal/fault", "internal/queue", "internal/web"},
 	"internal/orders":          {"internal/access", "internal/database", "internal/fault", "internal/queue", "internal/web", "internal/inventory", "internal/notify", "internal/payqi"},
 	"internal/webhooks":        {"internal/access", "internal/database", "internal/fault", "internal/queue", "internal/web", "internal/orders", "internal/payqi"},
+	"internal/dock":            {"internal/access", "internal/database", "internal/fault", "internal/queue", "internal/web", "internal/inventory", "internal/orders"},
 	"internal/devstack":        {},
 	"cmd/bench":                {"internal/devstack", "internal/web", "internal/webhooks"}, // beside the program, which it starts as others do
 	"migrations":               {},
@@ -46,7 +47,7 @@ var lone = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd/quayside"},
 	"github.com/sony/gobreaker":           {"internal/payqi"},
 	"github.com/pressly/goose":            {"internal/database"},
-	"github.com/danielgtaylor/huma":       {"internal/web", "internal/access", "internal/inventory", "internal/notify", "internal/orders", "internal/webhooks", "cmd/quayside"},
+	"github.com/danielgtaylor/huma":       {"internal/web", "internal/access", "internal/dock", "internal/inventory", "internal/notify", "internal/orders", "internal/webhooks", "cmd/quayside"},
 	"github.com/gin-gonic/gin":            {"internal/web", "internal/inventory", "internal/notify", "internal/orders", "internal/webhooks", "cmd/quayside", "cmd/bench"},
 	"github.com/prometheus/client_golang": {"internal/queue", "internal/web", "internal/inventory", "internal/notify", "internal/orders", "internal/webhooks", "cmd/quayside"},
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"quayside/internal/database"
+	"quayside/internal/dock"
 	"quayside/internal/notify"
 	"quayside/internal/orders"
 	"quayside/internal/payqi"
@@ -28,6 +29,7 @@ type house struct {
 	outbox *notify.Outbox
 	book   *orders.Book
 	inbox  *webhooks.Inbox
+	dock   *dock.Dock
 }
 
 const (
@@ -87,6 +89,7 @@ func openHouse(ctx context.Context, cfg config) (h *house, err error) {
 	h.inbox = webhooks.NewInbox(h.intake, h.db, h.bell, h.book, webhooks.Options{
 		Verifier: verifier, Timestamp: webhooks.TimestampMode(cfg.PayQITimestamp),
 	})
+	h.dock = dock.New(h.db)
 	return h, nil
 }
 
