@@ -89,7 +89,7 @@ func openHouse(ctx context.Context, cfg config) (h *house, err error) {
 	h.inbox = webhooks.NewInbox(h.intake, h.db, h.bell, h.book, webhooks.Options{
 		Verifier: verifier, Timestamp: webhooks.TimestampMode(cfg.PayQITimestamp),
 	})
-	h.dock = dock.New(h.db)
+	h.dock = dock.New(h.db, h.bell, h.book)
 	return h, nil
 }
 

@@ -7,20 +7,26 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"quayside/internal/database"
+	"quayside/internal/orders"
+	"quayside/internal/queue"
 )
 
 // Dock carries files in and out.
 type Dock struct {
 	db      *database.DB
+	bell    queue.Bell
+	book    *orders.Book
 	exports chan struct{} // one for each under way
 }
 
-// New returns a dock on db.
-func New(db *database.DB) *Dock {
-	return &Dock{db: db, exports: make(chan struct{}, maxExports)}
+// New returns a dock on db. Orders that come in are opened in book, which may
+// be nil where no file is worked off.
+func New(db *database.DB, bell queue.Bell, book *orders.Book) *Dock {
+	return &Dock{db: db, bell: bell, book: book, exports: make(chan struct{}, maxExports)}
 }
 
 // AdminRoutes adds the operations on files to api.
 func (d *Dock) AdminRoutes(api huma.API) {
+	d.importRoutes(api)
 	d.exportRoutes(api)
 }

@@ -38,7 +38,7 @@ func newQuay(t *testing.T) *quay {
 	bell := &queuetest.Bell{}
 	outbox := notify.NewOutbox(db, bell, nil, notify.Options{From: "shop@shop.example", ShopName: "Shop"})
 	book := orders.NewBook(db, bell, outbox, orders.Manual{}, orders.Terms{TTL: 30 * time.Minute, PublicURL: "https://shop.example"})
-	return &quay{T: t, db: db, book: book, bell: bell, dock: New(db)}
+	return &quay{T: t, db: db, book: book, bell: bell, dock: New(db, bell, book)}
 }
 
 func (q *quay) must(err error) {

@@ -126,10 +126,14 @@ type NewProduct struct {
 	LowStockThreshold int64 `json:"low_stock_threshold,omitempty" minimum:"0" maximum:"1000000000000" doc:"It runs low when no more than this are available; never when 0 or absent"`
 }
 
+// Product is what b asks for, ready for [Add].
+func (b NewProduct) Product() Product {
+	return Product{SKU: b.SKU, Name: b.Name, OnHand: b.OnHand, LowStockThreshold: b.LowStockThreshold}
+}
+
 func (a Admin) create(ctx context.Context, in *struct{ Body NewProduct }) (*productOutput, error) {
 	return access.Once(ctx, a.DB, func(ctx context.Context, tx database.Tx) (*productOutput, error) {
-		b := in.Body
-		p, err := Add(tx, Product{SKU: b.SKU, Name: b.Name, OnHand: b.OnHand, LowStockThreshold: b.LowStockThreshold}, web.Actor(ctx))
+		p, err := Add(tx, in.Body.Product(), web.Actor(ctx))
 		if err != nil {
 			return nil, err
 		}
@@ -241,18 +245,23 @@ type Adjustment struct {
 	Reason string `json:"reason" minLength:"1" maxLength:"500" doc:"Why; kept in the ledger" example:"broken in transport"`
 }
 
+// Apply changes what is on hand of one product. Errors: Unprocessable; those of [Change].
+func (b Adjustment) Apply(tx database.Tx, sku, actor string) (*Movement, error) {
+	if b.Delta == 0 {
+		return nil, fault.New(fault.Unprocessable, "invalid_adjustment", "an adjustment changes something").
+			With(fault.Field{Location: "delta", Message: "must not be 0"})
+	}
+	return Change(tx, sku, b.Delta, actor, b.Reason)
+}
+
 type adjustInput struct {
 	SKUPath
 	Body Adjustment
 }
 
 func (a Admin) adjust(ctx context.Context, in *adjustInput) (*movementOutput, error) {
-	if in.Body.Delta == 0 {
-		return nil, fault.New(fault.Unprocessable, "invalid_adjustment", "an adjustment changes something").
-			With(fault.Field{Location: "delta", Message: "must not be 0"})
-	}
 	return access.Once(ctx, a.DB, func(ctx context.Context, tx database.Tx) (*movementOutput, error) {
-		m, err := Change(tx, in.SKU, in.Body.Delta, web.Actor(ctx), in.Body.Reason)
+		m, err := in.Body.Apply(tx, in.SKU, web.Actor(ctx))
 		if err != nil {
 			return nil, err
 		}

@@ -94,19 +94,22 @@ type NewItem struct {
 	UnitPrice web.Money `json:"unit_price" doc:"Of one unit, in the currency of the order; at most 6 decimals for XRP and 8 for others"`
 }
 
-func (b *Book) create(ctx context.Context, in *struct{ Body NewOrder }) (*orderOutput, error) {
-	draft := Draft{
-		ID: in.Body.ID, Email: in.Body.Customer.Email, Name: in.Body.Customer.Name, Currency: in.Body.Currency, Metadata: in.Body.Metadata,
-	}
-	for _, it := range in.Body.Items {
+// Draft is what n asks for, ready for [Book.Open].
+func (n NewOrder) Draft() Draft {
+	draft := Draft{ID: n.ID, Email: n.Customer.Email, Name: n.Customer.Name, Currency: n.Currency, Metadata: n.Metadata}
+	for _, it := range n.Items {
 		draft.Items = append(draft.Items, DraftItem{SKU: it.SKU, Quantity: it.Quantity, UnitPrice: it.UnitPrice.Decimal})
 	}
-	if in.Body.ExpiresIn != nil {
-		ttl := time.Duration(*in.Body.ExpiresIn) * time.Second
+	if n.ExpiresIn != nil {
+		ttl := time.Duration(*n.ExpiresIn) * time.Second
 		draft.TTL = &ttl
 	}
+	return draft
+}
+
+func (b *Book) create(ctx context.Context, in *struct{ Body NewOrder }) (*orderOutput, error) {
 	return b.change(ctx, func(tx database.Tx) (string, error) {
-		f, err := b.Open(tx, draft, web.Actor(ctx))
+		f, err := b.Open(tx, in.Body.Draft(), web.Actor(ctx))
 		if err != nil {
 			return "", err
 		}

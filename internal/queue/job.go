@@ -17,6 +17,7 @@ import (
 const (
 	Money = "money" // payments and orders: a customer is waiting
 	Post  = "post"  // letters and shipment requests: the network is slow
+	Bulk  = "bulk"  // imports: long, and nobody waits at a till
 )
 
 // RingAgain is how long a sweep waits before it rings again for a row: longer
@@ -26,7 +27,7 @@ const RingAgain = 1500 * time.Millisecond
 // Job describes one kind of work with arguments of type A.
 type Job[A any] struct {
 	Name    string        // stored in Redis: renaming orphans queued tasks
-	Queue   string        // Money or Post
+	Queue   string        // Money, Post or Bulk
 	Timeout time.Duration // of one attempt
 }
 

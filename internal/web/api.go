@@ -128,8 +128,8 @@ var problemNotes = map[int]string{
 	http.StatusPreconditionFailed:    "It has changed since it was read (If-Match)",
 	http.StatusConflict:              "The present state forbids it; the code says why",
 	http.StatusRequestTimeout:        "The body did not arrive in time",
-	http.StatusRequestEntityTooLarge: "The body is larger than 1 MiB",
-	http.StatusUnsupportedMediaType:  "The body is not JSON, or compressed",
+	http.StatusRequestEntityTooLarge: "The body is larger than it may be: 1 MiB, or what the operation says",
+	http.StatusUnsupportedMediaType:  "The body is not of a type that the operation takes, or compressed",
 	http.StatusUnprocessableEntity:   "It can be read and breaks a rule; errors names the fields",
 	http.StatusInternalServerError:   "A mistake of ours; the request id finds it in the log",
 	http.StatusUnauthorized:          "No key, or one we do not accept",
@@ -168,7 +168,9 @@ func documentOperation(_ *huma.OpenAPI, op *huma.Operation) {
 	statuses := everywhere
 	if op.RequestBody != nil {
 		statuses = append(append([]int{}, everywhere...), withBody...)
-		op.MaxBodyBytes = maxBodyBytes + 1 // huma refuses at its limit, we above ours
+		if _, ok := uploadOf(op); !ok {
+			op.MaxBodyBytes = maxBodyBytes + 1 // huma refuses at its limit, we above ours
+		}
 	}
 	if op.Method == http.MethodPost {
 		documentOnce(op)

@@ -26,7 +26,7 @@ type Once struct {
 	Caller    string // id of the key that sent it
 	Operation string // method and path
 	Key       string
-	Digest    string // SHA-256 of the body, in hex
+	Digest    string // SHA-256 of the body and the query, in hex
 
 	header func(name, value string)
 }
@@ -57,15 +57,20 @@ func noteOnce(hc huma.Context, next func(huma.Context)) {
 		failHuma(hc, p)
 		return
 	}
-	var body []byte
-	if hc.Operation().RequestBody != nil {
-		body, _ = io.ReadAll(c.Request.Body) // from memory
+	h := sha256.New()
+	if f := FileOf(hc.Context()); f != nil {
+		_, _ = h.Write(f.Body)
+	} else if hc.Operation().RequestBody != nil {
+		body, _ := io.ReadAll(c.Request.Body) // from memory
 		c.Request.Body = io.NopCloser(bytes.NewReader(body))
+		_, _ = h.Write(body)
 	}
-	sum := sha256.Sum256(body)
+	if query := c.Request.URL.RawQuery; query != "" { // a rehearsal is another wish
+		_, _ = h.Write([]byte("\x00?" + query))
+	}
 	caller, _ := hc.Context().Value(callerKey{}).(*Caller)
 	next(huma.WithValue(hc, onceKey{}, &Once{
-		Caller: caller.ID, Operation: c.Request.Method + " " + c.Request.URL.Path, Key: keys[0], Digest: hex.EncodeToString(sum[:]), header: hc.SetHeader,
+		Caller: caller.ID, Operation: c.Request.Method + " " + c.Request.URL.Path, Key: keys[0], Digest: hex.EncodeToString(h.Sum(nil)), header: hc.SetHeader,
 	}))
 }
 

@@ -81,6 +81,10 @@ func strictBody(hc huma.Context, next func(huma.Context)) {
 		next(hc)
 		return
 	}
+	if u, ok := uploadOf(op); ok {
+		u.take(hc, next)
+		return
+	}
 	c := humagin.Unwrap(hc)
 	if p := contentProblem(c.Request.Header); p != nil {
 		failHuma(hc, p)
