@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"quayside/internal/database"
 	"quayside/internal/devstack"
 	"quayside/internal/dock"
 	"quayside/internal/orders"
@@ -22,7 +23,7 @@ import (
 func (w *world) fingerprint() string {
 	w.t.Helper()
 	var all []string
-	for _, table := range []string{"products", "stock_movements", "stock_checkpoints", "orders", "order_items", "timeline", "payments", "inbox", "inbox_open", "replays", "cases", "shipments", "shipment_lines", "shipment_requests", "letters", "refunds", "returns", "return_lines", "api_keys", "idempotency_keys", "checkouts", "inquiries"} {
+	for _, table := range []string{"products", "stock_movements", "stock_checkpoints", "orders", "order_items", "timeline", "payments", "inbox", "inbox_open", "replays", "cases", "shipments", "shipment_lines", "shipment_requests", "letters", "refunds", "returns", "return_lines", "api_keys", "idempotency_keys", "checkouts", "inquiries", "imports", "import_batches", "import_errors"} {
 		all = append(all, table+" "+w.text(`SELECT count(*) || ' ' || COALESCE(md5(string_agg(r::text, '|' ORDER BY r::text)), '') FROM `+table+` r`))
 	}
 	return strings.Join(all, "\n")
@@ -442,6 +443,15 @@ func TestAPIAnswersAsDocumented(t *testing.T) {
 	check("create-payment", 201, "POST", "/api/v1/orders/five/payments", "")
 	check("create-payment", 200, "POST", "/api/v1/orders/five/payments", "")
 	check("report-money", 200, "GET", "/api/v1/reports/money", "")
+	dry := w.ask("POST", "/api/v1/imports?kind=stock&dry_run=true", "sku,delta,reason\nmug,1,found\nnone,1,found\n", "Content-Type", "text/csv")
+	bulk := w.fieldOf(dry, "id")
+	w.await("the dry run", func() bool { return w.count(`SELECT count(*) FROM imports WHERE state = 'done'`) == 1 })
+	check("show-import", 200, "GET", "/api/v1/imports/"+bulk, "")
+	check("list-imports", 200, "GET", "/api/v1/imports?kind=stock&state=done", "")
+	check("list-import-errors", 200, "GET", "/api/v1/imports/"+bulk+"/errors", "")
+	played["create-import"] = true // a file, too: TestImportOverHTTP
+	w.must(w.db.InTx(t.Context(), func(tx database.Tx) error { return tx.Exec(`UPDATE imports SET state = 'stopped'`).Error }))
+	check("cancel-import", 200, "DELETE", "/api/v1/imports/"+bulk, "")
 	for _, table := range dock.Tables { // files, not JSON: TestExportOverHTTP
 		played["export-"+table.Name] = true
 		if r := w.ask(http.MethodGet, "/api/v1/exports/"+table.Name, ""); r.status != 200 {

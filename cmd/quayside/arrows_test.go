@@ -49,7 +49,7 @@ var lone = map[string][]string{
 	"github.com/pressly/goose":            {"internal/database"},
 	"github.com/danielgtaylor/huma":       {"internal/web", "internal/access", "internal/dock", "internal/inventory", "internal/notify", "internal/orders", "internal/webhooks", "cmd/quayside"},
 	"github.com/gin-gonic/gin":            {"internal/web", "internal/inventory", "internal/notify", "internal/orders", "internal/webhooks", "cmd/quayside", "cmd/bench"},
-	"github.com/prometheus/client_golang": {"internal/queue", "internal/web", "internal/inventory", "internal/notify", "internal/orders", "internal/webhooks", "cmd/quayside"},
+	"github.com/prometheus/client_golang": {"internal/queue", "internal/web", "internal/dock", "internal/inventory", "internal/notify", "internal/orders", "internal/webhooks", "cmd/quayside"},
 }
 
 // Nobody imports against the arrows, and every package is ruled.

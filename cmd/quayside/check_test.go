@@ -44,6 +44,8 @@ var plants = map[string]string{
 	"every change of an order by an event has its event":                                    `UPDATE timeline SET inbox_id = gen_random_uuid() WHERE order_id = 'paid' AND inbox_id IS NOT NULL`,
 	"an unpaid order does not outlive its deadline":                                         `UPDATE orders SET deadline = now() - interval '3 minutes' WHERE id = 'open'`,
 
+	"each line of an import is applied, has an error or waits, once": `INSERT INTO imports (id, kind, format, dry_run, again, digest, layout, lines, applied, state, not_before, rung_at, created_at, created_by)
+		VALUES (gen_random_uuid(), 'stock', 'csv', false, false, repeat('a', 64), '{}', 3, 2, 'waiting', now() + interval '1 day', now(), now(), 'admin:test')`,
 	"a payment that was created for an order is that order's, unless a person moved it": `INSERT INTO checkouts (order_id, number, idempotency_key, amount, currency, state, leased_until, payment_id, asked_by, asked_at)
 		SELECT 'open', 1, gen_random_uuid(), 10, 'XRP', 'linked', now(), id, 'admin:test', now() FROM payments WHERE order_id = 'paid'`,
 	"every change of an order by an answer of PayQI has its question": `UPDATE timeline SET cause = 'poll:payqi' WHERE order_id = 'paid' AND seq = 2`,

@@ -3,12 +3,14 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"quayside/internal/database"
@@ -109,5 +111,174 @@ func TestExportCut(t *testing.T) {
 	}
 	if r := w.ask(http.MethodGet, "/api/v1/exports/orders", ""); r.status != 200 {
 		t.Errorf("afterwards: %d %s", r.status, r.body)
+	}
+}
+
+// fieldOf is a field of an answer's body.
+func (w *world) fieldOf(r reply, name string) string {
+	w.t.Helper()
+	var body map[string]any
+	if err := json.Unmarshal([]byte(r.body), &body); err != nil || body[name] == nil {
+		w.t.Fatalf("no %s in %d %s", name, r.status, r.body)
+	}
+	return fmt.Sprint(body[name])
+}
+
+// imported waits until an import has ended, and says how: state applied/failed/left.
+func (w *world) imported(id string) string {
+	w.t.Helper()
+	w.await("import "+id+" to end", func() bool {
+		return w.count(`SELECT count(*) FROM imports WHERE id = ? AND state = 'waiting'`, id) == 0
+	})
+	return w.text(`SELECT state || ' ' || applied || '/' || failed || '/' || lines - applied - failed FROM imports WHERE id = ?`, id)
+}
+
+// send imports a file.
+func (w *world) send(kind, query, file string, headers ...string) reply {
+	w.t.Helper()
+	return w.ask(http.MethodPost, "/api/v1/imports?kind="+kind+query, file, append([]string{"Content-Type", "text/csv"}, headers...)...)
+}
+
+// A file over HTTP: accepted, worked off by a worker, its errors told line by
+// line, sent again without a second effect, cancelled only by who may import.
+func TestImportOverHTTP(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.serve()
+	w.work()
+	const file = "sku,name,on_hand\nmug,Mug,10\npot,Pot,x\n"
+	r := w.send("products", "", file, "Idempotency-Key", "first")
+	id := w.fieldOf(r, "id")
+	if r.status != 202 || r.header.Get("Location") != "/api/v1/imports/"+id || w.imported(id) != "done 1/1/0" {
+		t.Errorf("%d %v %s: %s", r.status, r.header, r.body, w.imported(id))
+	}
+	if again := w.send("products", "", file, "Idempotency-Key", "first"); again.body != r.body || again.header.Get("Idempotency-Replayed") != "true" {
+		t.Errorf("sent again: %d %s", again.status, again.body)
+	}
+	for query, want := range map[string]string{"&dry_run=true": "422 idempotency_key_reused", "&again=true": "422 idempotency_key_reused"} {
+		if r := w.send("products", query, file, "Idempotency-Key", "first"); fmt.Sprint(r.status, " ", r.code()) != want {
+			t.Errorf("the same key with %s: %d %s", query, r.status, r.body)
+		}
+	}
+	if r := w.send("products", "", file); r.status != 409 || r.code() != "already_imported" || !strings.Contains(r.body, id) {
+		t.Errorf("the same file: %d %s", r.status, r.body)
+	}
+	r = w.ask(http.MethodGet, "/api/v1/imports/"+id+"/errors", "")
+	if want := `{"data":[{"line":3,"code":"invalid_type","message":"A field has another JSON type than it needs.","fields":[{"column":"on_hand","message":"must be a whole number, written in digits only"}]}],"next_cursor":null}`; strings.TrimSpace(r.body) != want {
+		t.Errorf("%s", r.body)
+	}
+	id = w.fieldOf(w.ask(http.MethodPost, "/api/v1/imports?kind=orders", jsonOf(draft("one", "mug"))+"\n"+jsonOf(draft("two", "mug"))+"\n", "Content-Type", "application/x-ndjson; charset=utf-8"), "id")
+	if got := w.imported(id); got != "done 2/0/0" || w.order("two").Customer.Name != "Ada" || w.levels("mug") != "10/4" {
+		t.Errorf("%s, %s", got, w.levels("mug"))
+	}
+	if n := w.count(`SELECT count(*) FROM letters`); n != 2 {
+		t.Errorf("%d letters", n)
+	}
+	stockman, clerk := "Bearer "+w.key("stockman", "stock:write", "imports:write"), "Bearer "+w.key("clerk", "orders:write")
+	for name, tc := range map[string]struct {
+		r    reply
+		want string
+	}{
+		"JSON":         {w.send("stock", "", "{}", "Content-Type", "application/json"), "415 unsupported_media_type"},
+		"no type":      {w.send("stock", "", "x", "Content-Type", ""), "415 unsupported_media_type"},
+		"UTF-16":       {w.send("stock", "", "x", "Content-Type", "text/csv; charset=utf-16"), "415 unsupported_media_type"},
+		"gzip":         {w.send("stock", "", "x", "Content-Encoding", "gzip"), "415 unsupported_media_type"},
+		"nothing":      {w.send("stock", "", ""), "422 empty_file"},
+		"columns":      {w.send("stock", "", "sku\nmug\n"), "422 wrong_columns"},
+		"quotes":       {w.send("stock", "", "sku,delta,reason\n\"mug,1,x\n"), "400 unreadable_file"},
+		"too large":    {w.send("stock", "", strings.Repeat("a", dock.MaxBytes+1)), "413 body_too_large"},
+		"another kind": {w.send("customers", "", "x"), "422 invalid_request"},
+		"a parameter":  {w.send("stock", "&dry_run=maybe", "x"), "400 invalid_parameter"},
+		"no import":    {w.ask(http.MethodGet, "/api/v1/imports/none/errors", ""), "404 import_not_found"},
+		"an end":       {w.ask(http.MethodDelete, "/api/v1/imports/"+id, ""), "409 import_ended"},
+		"no kind":      {w.ask(http.MethodPost, "/api/v1/imports", "x", "Content-Type", "text/csv"), "422 invalid_request"},
+		"other goods":  {w.send("orders", "", "x", "Authorization", stockman), "403 missing_scope"},
+		"others' end":  {w.ask(http.MethodDelete, "/api/v1/imports/"+id, "", "Authorization", stockman), "403 missing_scope"},
+		"no imports":   {w.send("orders", "", "x", "Authorization", clerk), "403 missing_scope"},
+		"a viewer":     {w.ask(http.MethodDelete, "/api/v1/imports/"+id, "", "Authorization", "Bearer "+w.key("eyes", "viewer")), "403 missing_scope"},
+	} {
+		if got := fmt.Sprint(tc.r.status, " ", tc.r.code()); got != tc.want {
+			t.Errorf("%s: %s, want %s: %s", name, got, tc.want, tc.r.body)
+		}
+	}
+}
+
+// A file of the largest size and a million lines is taken while others are
+// answered, and only two at once are held in memory.
+func TestImportLarge(t *testing.T) {
+	t.Parallel()
+	w := newWorldAway(t)
+	w.serve()
+	file := "sku,delta,reason\n" + strings.Repeat("mug,1,counted again\n", dock.MaxLines)
+	r := w.send("stock", "", file)
+	id := w.fieldOf(r, "id")
+	if r.status != 202 || w.fieldOf(r, "left") != "1e+06" || w.count(`SELECT sum(lines) FROM import_batches`) != dock.MaxLines {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+	if r := w.ask(http.MethodDelete, "/api/v1/imports/"+id, ""); r.status != 200 || w.fieldOf(r, "state") != "cancelled" || w.count(`SELECT count(*) FROM import_batches`) != 0 {
+		t.Errorf("cancelled: %d %s", r.status, r.body)
+	}
+	var slow []*io.PipeWriter
+	for range 2 { // two that do not get on
+		read, write := io.Pipe()
+		slow = append(slow, write)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.shop.url+"/api/v1/imports?kind=stock", read)
+		w.must(err)
+		req.Header.Set("Authorization", "Bearer "+worldKey)
+		req.Header.Set("Content-Type", "text/csv")
+		go func() {
+			if res, err := w.shop.http.Do(req); err == nil {
+				_ = res.Body.Close()
+			}
+		}()
+		_, err = write.Write([]byte("sku,"))
+		w.must(err)
+	}
+	w.await("a third to be sent away", func() bool {
+		r := w.send("stock", "", "sku\n")
+		return r.status == 503 && r.code() == "busy" && r.header.Get("Retry-After") != ""
+	})
+	if r := w.ask(http.MethodGet, "/api/v1/products", ""); r.status != 200 {
+		t.Errorf("others meanwhile: %d", r.status)
+	}
+	for _, s := range slow {
+		_ = s.CloseWithError(errors.New("gone"))
+	}
+	w.await("one to be taken again", func() bool { return w.send("stock", "", "sku\n").code() == "wrong_columns" })
+}
+
+// A worker that is killed in the middle of an import loses no line and does
+// none twice; another goes on, also without Redis.
+func TestImportSurvivesKill(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.serve()
+	const n = 6000
+	var file strings.Builder
+	file.WriteString("sku,name,on_hand\n")
+	for i := range n {
+		_, _ = fmt.Fprintf(&file, "p%d,Product,%d\n", i, i)
+	}
+	id := w.fieldOf(w.send("products", "", file.String()), "id")
+	kills := 0
+	for ; kills < 3; kills++ {
+		p := w.workApart()
+		before := w.count(`SELECT applied FROM imports`)
+		p.until("some lines", func() bool { return w.count(`SELECT applied FROM imports`) > before+200 })
+		p.signal(syscall.SIGKILL)
+		<-p.ended
+	}
+	done := w.count(`SELECT applied FROM imports`)
+	if done >= n {
+		t.Fatalf("all %d lines were done before the last kill", done)
+	}
+	w.cfg.RedisURL = "redis://127.0.0.1:1/0"
+	w.work()
+	if got := w.imported(id); got != fmt.Sprintf("done %d/0/0", n) {
+		t.Errorf("%s", got)
+	}
+	t.Logf("killed %d times, the last time after %d of %d lines", kills, done, n)
+	if got := w.text(`SELECT count(*) || ' ' || sum(on_hand) || ' ' || (SELECT count(*) FROM stock_movements) FROM products`); got != fmt.Sprintf("%d %d %d", n, n*(n-1)/2, n) {
+		t.Errorf("products, units, movements: %s", got)
 	}
 }

@@ -45,6 +45,9 @@ var programRights = map[string]string{
 	"idempotency_keys":       "SELECT, INSERT, UPDATE, DELETE",
 	"checkouts":              "SELECT, INSERT, UPDATE",
 	"inquiries":              "SELECT, INSERT, UPDATE",
+	"imports":                "SELECT, INSERT, UPDATE",
+	"import_batches":         "SELECT, INSERT, DELETE",
+	"import_errors":          "SELECT, INSERT",
 	"goose_db_version":       "SELECT",
 }
 

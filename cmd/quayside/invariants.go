@@ -116,6 +116,12 @@ var invariants = []invariant{
 	{name: "every change of an order by an event has its event", query: `
 		SELECT t.order_id || ' step ' || t.seq FROM timeline t LEFT JOIN inbox i ON i.id = t.inbox_id
 		WHERE t.cause LIKE 'event:%' AND i.id IS NULL`},
+	{name: "each line of an import is applied, has an error or waits, once", query: `
+		SELECT i.id || ' ' || i.state || ': ' || i.lines || ' lines, ' || i.applied || ' applied, ' || i.failed || ' failed, '
+			|| COALESCE(b.lines, 0) || ' waiting, ' || COALESCE(e.lines, 0) || ' errors'
+		FROM imports i LEFT JOIN (SELECT import_id, sum(lines) AS lines FROM import_batches GROUP BY import_id) b ON b.import_id = i.id
+		LEFT JOIN (SELECT import_id, count(*) AS lines FROM import_errors GROUP BY import_id) e ON e.import_id = i.id
+		WHERE i.failed <> COALESCE(e.lines, 0) OR COALESCE(b.lines, 0) <> CASE WHEN i.state IN ('waiting','stopped') THEN i.lines - i.applied - i.failed ELSE 0 END`},
 	{name: "an unpaid order does not outlive its deadline", query: `
 		SELECT id || ': ' || deadline FROM orders WHERE status IN ('pending','payment_failed') AND deadline < now() - interval '2 minutes'`},
 }

@@ -20,6 +20,7 @@ const (
 	auditParts   = 10          // of 50 products, in one look
 	moneyWorkers = 4           // batches applied at once
 	postWorkers  = 8           // letters and shipment requests under way at once
+	bulkWorkers  = 1           // imports under way at once: more would only keep payments waiting for their stock
 	workBatch    = 100         // letters sent in one round without Redis
 )
 
@@ -27,8 +28,8 @@ func newWorkCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "work",
 		Short: "Apply events, expire orders, send letters",
-		Long: `Apply events, expire orders at their deadline, ask for shipments and send
-letters. Run any number of them, on any number of machines. Redis only rings
+		Long: `Apply events, expire orders at their deadline, ask for shipments, send letters
+and work imports off. Run any number of them, on any number of machines. Redis only rings
 the bell: while it is away workers find their work in Postgres.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := a.settings(forWork)
@@ -59,9 +60,12 @@ func (h *house) work(ctx context.Context) error {
 	h.inbox.Register(mux)
 	h.book.Register(mux)
 	h.outbox.Register(mux)
+	h.dock.Register(mux)
 	money := queue.NewServer(h.redis, mux, queue.Money, moneyWorkers)
 	post := queue.NewServer(h.redis, mux, queue.Post, postWorkers)
-	for _, s := range []*queue.Server{money, post} {
+	bulk := queue.NewServer(h.redis, mux, queue.Bulk, bulkWorkers)
+	servers := []*queue.Server{money, post, bulk}
+	for _, s := range servers {
 		if err := s.Start(); err != nil {
 			return fmt.Errorf("start worker: %w", err)
 		}
@@ -71,6 +75,7 @@ func (h *house) work(ctx context.Context) error {
 	sweeps.Go(func() error { sweepUntil(ctx, "silent payments", sweepEvery, h.sweepSilence); return nil })
 	sweeps.Go(func() error { sweepUntil(ctx, "money", sweepEvery, h.sweepMoney); return nil })
 	sweeps.Go(func() error { sweepUntil(ctx, "letters", sweepEvery, h.sweepLetters); return nil })
+	sweeps.Go(func() error { sweepUntil(ctx, "imports", sweepEvery, h.sweepImports); return nil })
 	sweeps.Go(func() error { sweepUntil(ctx, "stock", auditEvery, h.auditStock()); return nil })
 	sweeps.Go(func() error {
 		sweepUntil(ctx, "old answers", time.Hour, func(ctx context.Context) error { return access.ForgetAnswers(ctx, h.db) })
@@ -79,7 +84,7 @@ func (h *house) work(ctx context.Context) error {
 	_ = sweeps.Wait()
 	slog.InfoContext(ctx, "stopping: jobs under way are finished")
 	var g errgroup.Group
-	for _, s := range []*queue.Server{money, post} {
+	for _, s := range servers {
 		g.Go(func() error { s.Shutdown(); return nil })
 	}
 	return g.Wait()
@@ -122,6 +127,14 @@ func (h *house) sweepMoney(ctx context.Context) error {
 // sweepSilence asks PayQI about what it says nothing of.
 func (h *house) sweepSilence(ctx context.Context) error {
 	return errors.Join(h.book.MindSilence(ctx), h.book.Inquire(ctx))
+}
+
+// sweepImports is sweepMoney for files.
+func (h *house) sweepImports(ctx context.Context) error {
+	if queue.Ready(ctx, h.redis) == nil {
+		return h.dock.Sweep(ctx)
+	}
+	return h.dock.Work(ctx)
 }
 
 // auditStock returns a sweep that goes through the catalogue part by part.

@@ -236,6 +236,7 @@ func (w *world) quiet() {
 			(SELECT 'letter ' || max(id::text) || ' of ' || count(*) FROM letters WHERE state = 'sending' OR state = 'queued' AND not_before <= now() HAVING count(*) > 0),
 			(SELECT 'request ' || max(id::text) || ' of ' || count(*) FROM shipment_requests r WHERE state = 'queued' AND not_before <= now()
 				AND NOT EXISTS (SELECT 1 FROM cases c WHERE c.order_id = r.order_id AND c.state = 'open' AND c.blocks) HAVING count(*) > 0),
+			(SELECT 'import ' || max(id::text) FROM imports WHERE state = 'waiting' AND not_before <= now() HAVING count(*) > 0),
 			(SELECT 'deadline of ' || max(id) FROM orders WHERE status IN ('pending','payment_failed') AND deadline <= now() HAVING count(*) > 0))`)
 		if left == "" {
 			return

@@ -19,7 +19,8 @@ var Scopes = map[string]string{
 	"refunds:write": "decide about money that is due back, and report that it was sent",
 	"emails:read":   "the log of e-mails; what they say needs pii:read too",
 	"emails:send":   "send e-mails again",
-	"imports:read":  "imports, how far they are and what was wrong with their lines; to send one takes stock:write or orders:write",
+	"imports:read":  "imports, how far they are and what was wrong with their lines",
+	"imports:write": "send and cancel imports; each needs stock:write or orders:write too, for what it writes",
 	"reports:read":  "statistics and the money report",
 	"pii:read":      "customers' addresses and names; without it they are masked",
 	"keys:admin":    "create and revoke keys, for no more than one's own key may",
@@ -28,7 +29,7 @@ var Scopes = map[string]string{
 // Roles are names for sets of scopes.
 var Roles = map[string][]string{
 	"viewer":   {"orders:read", "stock:read", "events:read", "emails:read", "imports:read", "reports:read"},
-	"operator": {"orders:read", "stock:read", "events:read", "emails:read", "imports:read", "reports:read", "pii:read", "orders:write", "stock:write", "events:replay", "cases:resolve", "refunds:write", "emails:send"},
+	"operator": {"orders:read", "stock:read", "events:read", "emails:read", "imports:read", "reports:read", "pii:read", "orders:write", "stock:write", "events:replay", "cases:resolve", "refunds:write", "emails:send", "imports:write"},
 	"admin":    everything(),
 }
 

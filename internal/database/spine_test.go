@@ -52,6 +52,10 @@ INSERT INTO checkouts (order_id, number, idempotency_key, amount, currency, stat
 INSERT INTO api_keys (id, name, prefix, digest, scopes, created_at, created_by, expires_at)
   VALUES ('00000000-0000-7000-8000-000000000009', 'one', 'qs_live_1234', repeat('a', 64), '["orders:read"]', now(), 'shell', now() + interval '1 day');
 INSERT INTO idempotency_keys VALUES ('bootstrap', 'POST /', 'k', 'd', 'null', now());
+INSERT INTO imports (id, kind, format, dry_run, again, digest, layout, lines, applied, failed, state, not_before, rung_at, created_at, created_by)
+  VALUES ('00000000-0000-7000-8000-00000000000a', 'stock', 'csv', false, false, repeat('a', 64), '{}', 3, 1, 1, 'waiting', now(), now(), now(), 'shell');
+INSERT INTO import_batches VALUES ('00000000-0000-7000-8000-00000000000a', 1, 4, 1, 'mug,1,x');
+INSERT INTO import_errors VALUES ('00000000-0000-7000-8000-00000000000a', 3, 'product_not_found', 'm', '[]');
 INSERT INTO inquiries (payment_id, state, since, ask_at, ask_until) VALUES ('p1', 'open', now(), now(), now());
 INSERT INTO letters (id, order_id, kind, address, facts, state, not_before, rung_at, message_id, posted_at)
   VALUES (gen_random_uuid(), 'o1', 'order_received', 'a@shop.example', '{}', 'queued', now(), now(), 'm1', now());`
@@ -267,6 +271,23 @@ var checkoutViolations = []violation{
 	{"what_is_asked_for_is_positive", `UPDATE checkouts SET amount = 0`},
 	{"an_order_asks_for_one_payment_at_a_time", `INSERT INTO checkouts SELECT order_id, 2, gen_random_uuid(), amount, currency, state, leased_until, payment_id, checkout_url, asked_by, asked_at
 		FROM checkouts WHERE order_id = 'o1'`},
+	{"import_kind_is_known", `UPDATE imports SET kind = 'customers'`},
+	{"import_format_is_known", `UPDATE imports SET format = 'xlsx'`},
+	{"import_state_is_known", `UPDATE imports SET state = 'lost', ended_at = now()`},
+	{"a_file_digest_is_a_sha256", `UPDATE imports SET digest = 'a'`},
+	{"an_import_has_lines", `UPDATE imports SET lines = 0, applied = 0, failed = 0`},
+	{"no_line_counts_twice", `UPDATE imports SET applied = 3`},
+	{"no_line_counts_twice", `UPDATE imports SET failed = -1`},
+	{"a_done_import_left_no_line_out", `UPDATE imports SET state = 'done', ended_at = now()`},
+	{"an_ended_import_has_its_time", `UPDATE imports SET state = 'stopped'`},
+	{"an_ended_import_has_its_time", `UPDATE imports SET ended_at = now()`},
+	{"a_file_is_imported_once", `INSERT INTO imports (id, kind, format, dry_run, again, digest, layout, lines, state, not_before, rung_at, created_at, created_by)
+		VALUES (gen_random_uuid(), 'stock', 'csv', false, false, repeat('a', 64), '{}', 3, 'waiting', now(), now(), now(), 'shell')`},
+	{"a_batch_waits_once", `INSERT INTO import_batches VALUES ('00000000-0000-7000-8000-00000000000a', 1, 9, 1, 'pot,1,x')`},
+	{"a_batch_has_lines", `UPDATE import_batches SET lines = 0`},
+	{"a_batch_has_lines", `UPDATE import_batches SET line = 0`},
+	{"a_line_fails_once", `INSERT INTO import_errors VALUES ('00000000-0000-7000-8000-00000000000a', 3, 'x', 'm', '[]')`},
+	{"a_line_has_a_number", `UPDATE import_errors SET line = 0`},
 	{"inquiry_state_is_known", `UPDATE inquiries SET state = 'maybe'`},
 	{"money_that_was_answered_has_its_currency", `UPDATE inquiries SET amount = 10`},
 }

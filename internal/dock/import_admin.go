@@ -25,17 +25,17 @@ const (
 func (d *Dock) importRoutes(api huma.API) {
 	tags := web.Tag(api, "Import", "Products, stock and orders from files, line by line; a line has its whole effect or none")
 	missing := []int{http.StatusNotFound}
-	for i := range Kinds {
-		k := &Kinds[i]
-		op := web.Upload(huma.Operation{
-			OperationID: "import-" + k.Name, Security: web.Needs(k.Scope), Method: http.MethodPost, Path: "/api/v1/imports/" + k.Name, DefaultStatus: http.StatusAccepted,
-			Summary: "Import " + k.Name, Tags: tags, Errors: []int{http.StatusConflict},
-			Description: "Each line " + k.about + ". CSV: the first line names the columns, `" + strings.Join(k.Columns(), "`, `") + "`, with commas, semicolons or tabs between them; " +
-				"JSON lines: a body of that request on each. At most 32 MiB, 1,000,000 lines and 64 KiB a line. A file that cannot be read is refused as a whole; " +
-				"a line that cannot be carried out has no effect, and its error is in /api/v1/imports/{id}/errors. 409 already_imported: the same file came before.",
-		}, MaxBytes, typeCSV, typeLines)
-		huma.Register(api, op, func(ctx context.Context, in *takeInput) (*takeOutput, error) { return d.take(ctx, k, in) })
+	var kinds strings.Builder
+	for _, k := range Kinds {
+		_, _ = fmt.Fprintf(&kinds, "\n- %s: each line %s; columns `%s`; scope `%s`", k.Name, k.about, strings.Join(k.Columns(), "`, `"), k.Scope)
 	}
+	huma.Register(api, web.Upload(huma.Operation{
+		OperationID: "create-import", Security: web.Needs("imports:write"), Method: http.MethodPost, Path: "/api/v1/imports", DefaultStatus: http.StatusAccepted,
+		Summary: "Import a file", Tags: tags, Errors: []int{http.StatusConflict},
+		Description: "CSV: the first line names the columns, with commas, semicolons or tabs between them. JSON lines: on each the body of the request named below. " +
+			"At most 32 MiB, 1,000,000 lines and 64 KiB a line. A file that cannot be read is refused as a whole; a line that cannot be carried out has no effect, " +
+			"and its error is in /api/v1/imports/{id}/errors. 409 already_imported: the same file came before.\n" + kinds.String(),
+	}, MaxBytes, typeCSV, typeLines), d.take)
 	huma.Register(api, huma.Operation{
 		OperationID: "list-imports", Security: web.Needs("imports:read"), Method: http.MethodGet, Path: "/api/v1/imports", Summary: "List imports, newest first", Tags: tags,
 		Description: "Also those that have ended.",
@@ -49,7 +49,7 @@ func (d *Dock) importRoutes(api huma.API) {
 		Description: "In the order of the file, each with where and why, as the API would have refused it by itself.",
 	}, d.listErrors)
 	huma.Register(api, huma.Operation{
-		OperationID: "cancel-import", Security: web.Needs("imports:read"), Method: http.MethodDelete, Path: "/api/v1/imports/{id}", DefaultStatus: http.StatusOK, Summary: "Cancel what is left of an import", Tags: tags,
+		OperationID: "cancel-import", Security: web.Needs("imports:write"), Method: http.MethodDelete, Path: "/api/v1/imports/{id}", DefaultStatus: http.StatusOK, Summary: "Cancel what is left of an import", Tags: tags,
 		Errors:      []int{http.StatusNotFound, http.StatusConflict},
 		Description: "What is applied stays. It takes the scope that the import itself took as well. 409 import_ended.",
 	}, d.cancelImport)
@@ -87,8 +87,17 @@ func (i Import) view() ImportView {
 }
 
 type takeInput struct {
+	Kind   string `query:"kind" required:"true" enum:"products,stock,orders" doc:"What the lines are"`
 	DryRun bool `query:"dry_run" doc:"Only try each line by itself, as things stand now, and undo it: what two lines would do to each other is not seen"`
 	Again  bool `query:"again" doc:"Import it though the same file came before"`
+}
+
+// permit refuses who may not do by hand what an import of this kind does.
+func (k *Kind) permit(ctx context.Context) error {
+	if web.Allowed(ctx, k.Scope) {
+		return nil
+	}
+	return web.Refuse(http.StatusForbidden, "missing_scope", "This key has nothing to do with imports of %s: it lacks the scope %s.", k.Name, k.Scope)
 }
 
 type takeOutput struct {
@@ -96,7 +105,11 @@ type takeOutput struct {
 	Body     ImportView
 }
 
-func (d *Dock) take(ctx context.Context, k *Kind, in *takeInput) (*takeOutput, error) {
+func (d *Dock) take(ctx context.Context, in *takeInput) (*takeOutput, error) {
+	k := KindOf(in.Kind)
+	if err := k.permit(ctx); err != nil {
+		return nil, err
+	}
 	sent, format := web.FileOf(ctx), Lines
 	if sent.Type == typeCSV {
 		format = CSV
@@ -208,12 +221,7 @@ func (d *Dock) listErrors(ctx context.Context, in *lineErrorsInput) (*struct{ Bo
 
 func (d *Dock) cancelImport(ctx context.Context, in *ImportPath) (*importOutput, error) {
 	return access.Once(ctx, d.db, func(ctx context.Context, tx database.Tx) (*importOutput, error) {
-		i, err := d.cancel(tx, in.id(), func(i Import) error {
-			if k := KindOf(i.Kind); !web.Allowed(ctx, k.Scope) {
-				return web.Refuse(http.StatusForbidden, "missing_scope", "This key may not cancel an import of %s: it lacks the scope %s.", k.Name, k.Scope)
-			}
-			return nil
-		})
+		i, err := d.cancel(tx, in.id(), func(i Import) error { return KindOf(i.Kind).permit(ctx) })
 		if err != nil {
 			return nil, err
 		}
