@@ -36,7 +36,15 @@ require (
 
 require github.com/mr-tron/base58 v1.3.0
 
-require github.com/sony/gobreaker/v2 v2.4.0
+require (
+	github.com/schollz/progressbar/v3 v3.19.1
+	github.com/sony/gobreaker/v2 v2.4.0
+)
+
+require (
+	github.com/mitchellh/colorstring v0.0.0-20190213212951-d06e56a500db // indirect
+	github.com/rivo/uniseg v0.4.7 // indirect
+)
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect

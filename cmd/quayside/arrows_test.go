@@ -45,6 +45,7 @@ var lone = map[string][]string{
 	"github.com/emersion/go-smtp":         {"internal/devstack"},
 	"github.com/caarlos0/env":             {"cmd/quayside"},
 	"github.com/spf13/cobra":              {"cmd/quayside"},
+	"github.com/schollz/progressbar":      {"cmd/quayside"},
 	"github.com/sony/gobreaker":           {"internal/payqi"},
 	"github.com/pressly/goose":            {"internal/database"},
 	"github.com/danielgtaylor/huma":       {"internal/web", "internal/access", "internal/dock", "internal/inventory", "internal/notify", "internal/orders", "internal/webhooks", "cmd/quayside"},

@@ -8,10 +8,16 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/creack/pty"
 
 	"quayside/internal/database"
 	"quayside/internal/dock"
@@ -280,5 +286,111 @@ func TestImportSurvivesKill(t *testing.T) {
 	t.Logf("killed %d times, the last time after %d of %d lines", kills, done, n)
 	if got := w.text(`SELECT count(*) || ' ' || sum(on_hand) || ' ' || (SELECT count(*) FROM stock_movements) FROM products`); got != fmt.Sprintf("%d %d %d", n, n*(n-1)/2, n) {
 		t.Errorf("products, units, movements: %s", got)
+	}
+}
+
+// quayside import waits for the workers, prints what was wrong line by line and
+// fails when anything was; quayside export gives a file that is whole or none.
+func TestFilesFromTheShell(t *testing.T) {
+	w := newWorld(t)
+	w.work()
+	env := map[string]string{"DATABASE_URL": w.cfg.DatabaseURL.reveal()}
+	dir := t.TempDir()
+	path := func(name, content string) string {
+		p := filepath.Join(dir, name)
+		w.must(os.WriteFile(p, []byte(content), 0o600))
+		return p
+	}
+	says := func(wantCode int, wantOut string, args ...string) {
+		t.Helper()
+		code, out, stderr := quayside(t, env, args...)
+		out = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f-]{27}`).ReplaceAllString(out+stderr, "ID")
+		if code != wantCode || !strings.HasPrefix(out, wantOut) {
+			t.Errorf("%q: exit %d\n%s\nwant %d\n%s", args, code, out, wantCode, wantOut)
+		}
+	}
+	good, bad := path("good.csv", "sku,name,on_hand\nmug,Mug,10\n=pot,Pot,1\n"), path("bad.ndjson", `{"sku":"mug","delta":-11,"reason":"lost"}`+"\n"+`{"sku":"mug","delta":2}`+"\n"+`{"sku":"mug","delta":2,"reason":"found"}`+"\n")
+	says(1, "line 3: sku: must be letters, digits, dots, underscores or hyphens\nimport ID is done: 1 of 2 lines were applied, 1 failed\n", "import", "products", good)
+	says(1, "quayside: This very file was sent on ", "import", "products", good)
+	says(1, "line 2: product mug exists already\nline 3: sku: ", "import", "products", good, "--again")
+	says(1, "line 1: mug has 10 on hand of which 0 are reserved: it cannot go down by 11\nline 2: reason: is required\nimport ID is done: 1 of 3 lines could be applied, each by itself; nothing was, 2 failed\n", "import", "stock", bad, "--dry-run")
+	says(0, "import ID is done: 1 of 1 lines were applied, 0 failed\n", "import", "stock", path("one.csv", "sku,delta,reason\nmug,5,+found\n"))
+	says(0, "import ID: 1 lines wait for the workers; ", "import", "stock", path("two.csv", "sku,delta,reason\nmug,1,x\n"), "--no-wait")
+	w.quiet()
+	if got := w.text(`SELECT on_hand || ' ' || (SELECT string_agg(DISTINCT cause, ' ') FROM stock_movements) FROM products`); got != "16 shell" {
+		t.Errorf("%s", got)
+	}
+	says(1, "quayside: The first line must name the columns: sku,delta,reason. Nothing was imported.\n  line 1 \"colour\" is not a column of stock: take it out\n", "import", "stock", path("three.csv", "sku,delta,reason,colour\nmug,1,x,red\n"))
+	says(1, "quayside: open ", "import", "stock", filepath.Join(dir, "none.csv"))
+	says(2, "quayside: there are no imports of \"customers\": it is products, stock or orders", "import", "customers", good)
+	says(2, "quayside: say what the file is with --format csv or --format jsonl", "import", "stock", path("x.txt", "x"))
+	says(2, "quayside: accepts 2 arg(s), received 1", "import", "stock")
+
+	says(0, "sku,name,on_hand,low_stock_threshold,reserved,available,created_at,updated_at,archived_at\r\n\"mug\",\"Mug\",16,0,0,16,20", "export", "products")
+	says(0, `{"id":"`, "export", "movements", "--state", "adjust", "--format", "jsonl", "--from", "2001-01-01", "--to", "2999-01-01T00:00:00Z")
+	file := filepath.Join(dir, "movements.csv")
+	says(0, "3 movements in ", "export", "movements", "-o", file)
+	got, err := os.ReadFile(file)
+	w.must(err)
+	info, err := os.Stat(file)
+	w.must(err)
+	if strings.Count(string(got), "\r\n") != 4 || !strings.Contains(string(got), `"shell","'+found",`) || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v\n%s", info.Mode(), got)
+	}
+	says(2, "quayside: there are no exports of \"customers\": it is orders, payments, refunds, movements, products or events", "export", "customers")
+	says(2, "quayside: orders have no state \"lost\": pending, ", "export", "orders", "--state", "lost")
+	says(2, "quayside: --from must be a time such as ", "export", "orders", "--from", "yesterday")
+	says(2, "quayside: --from must be before --to", "export", "orders", "--from", "2026-01-02", "--to", "2026-01-01")
+	env["DATABASE_URL"] = "postgres://x@127.0.0.1:1/x"
+	says(1, "quayside: ", "export", "movements", "-o", filepath.Join(dir, "cut.csv"))
+	if left, _ := filepath.Glob(filepath.Join(dir, "*cut*")); left != nil {
+		t.Errorf("left behind: %q", left)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, ".*")); left != nil {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+// On a terminal both draw a bar; Ctrl-C ends the waiting and not the import.
+func TestFilesOnATerminal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	file := filepath.Join(t.TempDir(), "products.csv")
+	w.must(os.WriteFile(file, []byte("sku,name,on_hand\nmug,Mug,10\npot,Pot,1\n"), 0o600))
+	on := func(args ...string) (*exec.Cmd, *safeBuffer, chan struct{}) {
+		exe, err := os.Executable()
+		w.must(err)
+		cmd := exec.Command(exe, args...)
+		cmd.Env = []string{asQuayside + "=1", "TERM=xterm", "DATABASE_URL=" + w.cfg.DatabaseURL.reveal()}
+		tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 24, Cols: 100})
+		w.must(err)
+		said, ended := &safeBuffer{}, make(chan struct{})
+		go func() {
+			_, _ = io.Copy(said, tty)
+			_ = cmd.Wait()
+			_ = tty.Close()
+			close(ended)
+		}()
+		t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended })
+		return cmd, said, ended
+	}
+	cmd, said, ended := on("import", "products", file)
+	w.await("the file to be taken", func() bool { return w.count(`SELECT count(*) FROM imports`) == 1 })
+	w.must(cmd.Process.Signal(os.Interrupt))
+	<-ended
+	if cmd.ProcessState.ExitCode() != exitFail || !strings.Contains(said.String(), "goes on without you") {
+		t.Errorf("exit %d: %s", cmd.ProcessState.ExitCode(), said)
+	}
+	w.work()
+	w.quiet()
+	cmd, said, ended = on("import", "products", file, "--again", "--dry-run")
+	<-ended
+	if cmd.ProcessState.ExitCode() != exitFail || !strings.Contains(said.String(), "importing products 100% |") || !strings.Contains(said.String(), "(2/2") || !strings.Contains(said.String(), "line 2: product mug exists already") {
+		t.Errorf("exit %d: %q", cmd.ProcessState.ExitCode(), said)
+	}
+	cmd, said, ended = on("export", "products", "-o", filepath.Join(t.TempDir(), "x.csv"))
+	<-ended
+	if cmd.ProcessState.ExitCode() != exitDone || !strings.Contains(said.String(), "exporting products 100% |") {
+		t.Errorf("exit %d: %q", cmd.ProcessState.ExitCode(), said)
 	}
 }

@@ -24,6 +24,8 @@ var commands = []func(*app) *cobra.Command{
 	newVerifySignatureCommand,
 	newCheckCommand,
 	newDoctorCommand,
+	newImportCommand,
+	newExportCommand,
 	newKeysCommand,
 	newMigrateCommand,
 	newVersionCommand,
