@@ -95,7 +95,7 @@ func TestExportCut(t *testing.T) {
 		return res
 	}
 	first, second := get(), get() // neither is read: both wait for their reader
-	if first.StatusCode != 200 || second.StatusCode != 200 || first.Header.Get("Total-Count") != "100000" {
+	if first.StatusCode != http.StatusOK || second.StatusCode != http.StatusOK || first.Header.Get("Total-Count") != "100000" {
 		t.Fatalf("%d %d %v", first.StatusCode, second.StatusCode, first.Header)
 	}
 	if r := w.ask(http.MethodGet, "/api/v1/exports/orders", ""); r.status != 503 || r.code() != "busy" || r.header.Get("Retry-After") == "" {

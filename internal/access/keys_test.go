@@ -79,7 +79,7 @@ func TestFind(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, err := keys.Find(t.Context(), secret)
-	if err != nil || c == nil || c.Name != "admin:warehouse" || !slices.Equal(c.Scopes, []string{"emails:read", "events:read", "orders:read", "reports:read", "stock:read", "stock:write"}) {
+	if err != nil || c == nil || c.Name != "admin:warehouse" || !slices.Equal(c.Scopes, []string{"emails:read", "events:read", "imports:read", "orders:read", "reports:read", "stock:read", "stock:write"}) {
 		t.Fatalf("found %+v, %v", c, err)
 	}
 	var stored string

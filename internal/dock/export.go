@@ -118,7 +118,7 @@ func (t *Table) selected() string {
 
 // fetch writes the next rows and says how many there were.
 func (t *Table) fetch(ctx context.Context, tx database.Tx, f Format, out *bufio.Writer) (n int, err error) {
-	rows, err := tx.Raw(fmt.Sprintf(`FETCH %d FROM export_%s`, fetchRows, t.Name)).Rows() //nolint:sqlclosecheck // below
+	rows, err := tx.Raw(fmt.Sprintf(`FETCH %d FROM export_%s`, fetchRows, t.Name)).Rows()
 	if err != nil {
 		return 0, fmt.Errorf("read %s: %w", t.Name, err)
 	}

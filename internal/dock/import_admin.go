@@ -88,8 +88,8 @@ func (i Import) view() ImportView {
 
 type takeInput struct {
 	Kind   string `query:"kind" required:"true" enum:"products,stock,orders" doc:"What the lines are"`
-	DryRun bool `query:"dry_run" doc:"Only try each line by itself, as things stand now, and undo it: what two lines would do to each other is not seen"`
-	Again  bool `query:"again" doc:"Import it though the same file came before"`
+	DryRun bool   `query:"dry_run" doc:"Only try each line by itself, as things stand now, and undo it: what two lines would do to each other is not seen"`
+	Again  bool   `query:"again" doc:"Import it though the same file came before"`
 }
 
 // permit refuses who may not do by hand what an import of this kind does.

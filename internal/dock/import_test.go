@@ -330,6 +330,10 @@ func TestImportAmongOthers(t *testing.T) {
 	if n := q.count(`SELECT count(*) FROM orders`); n != 120 {
 		t.Errorf("%d orders", n)
 	}
+	time.Sleep(1200 * time.Millisecond) // Postgres counts deadlocks once a second
+	if n := q.count(`SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`); n != 0 {
+		t.Errorf("%d deadlocks", n)
+	}
 	if n := q.count(`SELECT count(*) FROM products p WHERE reserved <> (SELECT sum(quantity) FROM order_items i WHERE i.sku = p.sku)`); n != 0 {
 		t.Errorf("%d products have other reservations than orders", n)
 	}

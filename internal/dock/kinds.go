@@ -53,8 +53,10 @@ var Kinds = []Kind{
 	{
 		Name: "products", Scope: "stock:write", about: "adds a product, as POST /api/v1/products does", batch: maxSavepoints,
 		columns: []cell{
-			{name: "sku", path: "sku", required: true}, {name: "name", path: "name", required: true},
-			{name: "on_hand", path: "on_hand", required: true, number: true}, {name: "low_stock_threshold", path: "low_stock_threshold", number: true},
+			{name: "sku", path: "sku", required: true},
+			{name: "name", path: "name", required: true},
+			{name: "on_hand", path: "on_hand", required: true, number: true},
+			{name: "low_stock_threshold", path: "low_stock_threshold", number: true},
 		},
 		read: func(body []byte) (line, error) { return readAs[productLine](body) },
 	},
@@ -68,8 +70,11 @@ var Kinds = []Kind{
 	{
 		Name: "orders", Scope: "orders:write", about: "opens an order and reserves its stock, as POST /api/v1/orders does, with an id of yours", batch: 10, // an order is some ten statements, and others wait for its stock
 		columns: []cell{
-			{name: "id", path: "id", required: true}, {name: "customer_email", path: "customer.email", required: true}, {name: "customer_name", path: "customer.name"},
-			{name: "currency", path: "currency", required: true}, {name: "items", path: "items", required: true, fill: readItems},
+			{name: "id", path: "id", required: true},
+			{name: "customer_email", path: "customer.email", required: true},
+			{name: "customer_name", path: "customer.name"},
+			{name: "currency", path: "currency", required: true},
+			{name: "items", path: "items", required: true, fill: readItems},
 			{name: "expires_in", path: "expires_in", number: true},
 		},
 		read: func(body []byte) (line, error) { return readAs[orderLine](body) },

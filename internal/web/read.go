@@ -45,12 +45,12 @@ var known sync.Map // reflect.Type → rules
 
 func rulesOf(t reflect.Type) rules {
 	if r, ok := known.Load(t); ok {
-		return r.(rules) //nolint:forcetypeassert // nothing else is stored
+		return r.(rules) //nolint:errcheck,forcetypeassert // nothing else is stored
 	}
 	speakOurWay() // messages are made with the schema
 	registry := huma.NewMapRegistry("#/components/schemas/", schemaName)
 	r, _ := known.LoadOrStore(t, rules{registry, registry.Schema(t, true, t.Name())})
-	return r.(rules) //nolint:forcetypeassert // nothing else is stored
+	return r.(rules) //nolint:errcheck,forcetypeassert // nothing else is stored
 }
 
 // Explain says err as the API would answer it: its code, its sentence and its
