@@ -13,6 +13,7 @@ CREATE TABLE imports (
   lines      integer NOT NULL,
   applied    integer NOT NULL DEFAULT 0,
   failed     integer NOT NULL DEFAULT 0, -- each has a row in import_errors
+  next_batch integer NOT NULL DEFAULT 0, -- no earlier one is left: looked for from here, not past all that are gone
   state      text NOT NULL,
   attempts   integer NOT NULL DEFAULT 0, -- at the batch that is next, counted before each try
   not_before timestamptz NOT NULL,       -- backoff after a failure

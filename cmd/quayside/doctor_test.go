@@ -983,6 +983,12 @@ func TestProgramRightsAreEnough(t *testing.T) {
 		w.stands("shipped", "paid/paid/queued")
 		w.must(w.shop.call(t.Context(), http.MethodPost, "/api/v1/orders/shipped/shipments", map[string]any{}, nil))
 		w.letter("shipped", "on its way")
+		if got := w.imported(w.fieldOf(w.send("products", "", "sku,name,on_hand\npot,Pot,1\nmug,Mug,1\n"), "id")); got != "done 1/1/0" {
+			t.Errorf("imported: %s", got)
+		}
+		if r := w.ask(http.MethodGet, "/api/v1/exports/orders", ""); r.status != 200 {
+			t.Errorf("export: %d %s", r.status, r.body)
+		}
 		w.quiet()
 	})
 }

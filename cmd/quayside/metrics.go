@@ -22,12 +22,13 @@ var (
 	casesDesc   = prometheus.NewDesc("quayside_cases_open", "Cases that wait for a person, by code and severity.", []string{"code", "severity"}, nil)
 	lettersDesc = prometheus.NewDesc("quayside_letters_open", "Letters that are not settled, by state.", []string{"state"}, nil)
 	lastDesc    = prometheus.NewDesc("quayside_last_event_seconds", "Age of the newest event; none until the first. Long silence is alarming only while payments are open: see the case NO_EVENTS.", nil, nil)
+	importsDesc = prometheus.NewDesc("quayside_imports_open", "Imports that have lines left, by state (waiting: for a worker; stopped: for a person).", []string{"state"}, nil)
 	overdueDesc = prometheus.NewDesc("quayside_orders_overdue", "Unpaid orders past their deadline; more than a few for longer than a minute means that no worker sweeps.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (b backlog) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{waitingDesc, oldestDesc, casesDesc, lettersDesc, lastDesc, overdueDesc} {
+	for _, d := range []*prometheus.Desc{waitingDesc, oldestDesc, casesDesc, lettersDesc, lastDesc, importsDesc, overdueDesc} {
 		out <- d
 	}
 }
@@ -47,6 +48,7 @@ func (b backlog) Collect(out chan<- prometheus.Metric) {
 		{casesDesc, `SELECT code AS a, severity AS b, count(*) AS n FROM cases WHERE state = 'open' GROUP BY code, severity`},
 		{lettersDesc, `SELECT state AS a, '' AS b, count(*) AS n FROM letters WHERE state IN ('queued','sending','unknown') GROUP BY state`},
 		{lastDesc, `SELECT '' AS a, '' AS b, extract(epoch FROM now() - received_at) AS n FROM inbox ORDER BY id DESC LIMIT 1`},
+		{importsDesc, `SELECT s AS a, '' AS b, (SELECT count(*) FROM imports WHERE state = s) AS n FROM unnest(ARRAY['waiting','stopped']) s`},
 		{overdueDesc, `SELECT '' AS a, '' AS b, count(*) AS n FROM orders WHERE status IN ('pending','payment_failed') AND deadline < now()`},
 	} {
 		var rows []struct {
@@ -58,7 +60,7 @@ func (b backlog) Collect(out chan<- prometheus.Metric) {
 			return
 		}
 		for _, r := range rows {
-			labels := map[*prometheus.Desc][]string{waitingDesc: {r.A}, lettersDesc: {r.A}, casesDesc: {r.A, r.B}}[g.desc]
+			labels := map[*prometheus.Desc][]string{waitingDesc: {r.A}, lettersDesc: {r.A}, importsDesc: {r.A}, casesDesc: {r.A, r.B}}[g.desc]
 			out <- prometheus.MustNewConstMetric(g.desc, prometheus.GaugeValue, r.N, labels...)
 		}
 	}

@@ -180,7 +180,9 @@ func TestExportSnapshot(t *testing.T) {
 	err := Export(owner(), q.db, TableOf("products"), Query{Format: CSV}, out, Progress{
 		Total: func(rows int64) {
 			total = rows
-			q.in(func(tx database.Tx) error { return tx.Exec(`INSERT INTO products VALUES ('p000000early', 'Late', 0, 0, now(), now())`).Error })
+			q.in(func(tx database.Tx) error {
+				return tx.Exec(`INSERT INTO products VALUES ('p000000early', 'Late', 0, 0, now(), now())`).Error
+			})
 		},
 		Wrote: func(rows int) {
 			wrote += rows

@@ -30,6 +30,7 @@ type Import struct {
 	Lines     int        `json:"lines"`   // to be imported
 	Applied   int        `json:"applied"` // of these, or in a dry run: would be
 	Failed    int        `json:"failed"`  // of these; each has an error
+	NextBatch int        `json:"next_batch"`
 	State     State      `json:"state"`
 	Attempts  int        `json:"attempts"`
 	NotBefore time.Time  `json:"not_before"`
@@ -94,7 +95,7 @@ func (d *Dock) put(tx database.Tx, f *File, o Options, actor string) (*Import, e
 		ID: uuid.Must(uuid.NewV7()), Kind: f.kind.Name, Format: f.format, DryRun: o.DryRun, Again: o.Again, Digest: f.digest, Layout: f.layout, Lines: f.Lines,
 		State: Waiting, NotBefore: tx.Now, RungAt: tx.Now, CreatedAt: tx.Now, CreatedBy: actor,
 	}
-	n, err := database.InsertCount(tx, "imports", "id, kind, format, dry_run, again, digest, layout, lines, applied, failed, state, attempts, not_before, rung_at, reason, created_at, created_by",
+	n, err := database.InsertCount(tx, "imports", "id, kind, format, dry_run, again, digest, layout, lines, applied, failed, next_batch, state, attempts, not_before, rung_at, reason, created_at, created_by",
 		[]Import{i}, "ON CONFLICT (kind, digest) WHERE NOT dry_run AND NOT again DO NOTHING")
 	if err != nil {
 		return nil, fmt.Errorf("write an import down: %w", err)

@@ -124,7 +124,7 @@ func (d *Dock) run(ctx context.Context, id uuid.UUID, done **batchRun) (err erro
 		}
 		s := &batchRun{Import: rows[0], kind: KindOf(rows[0].Kind)}
 		var next []waitingBatch
-		err = tx.Raw(`SELECT number, line, lines, body FROM import_batches WHERE import_id = ? ORDER BY number LIMIT 2`, id).Scan(&next).Error
+		err = tx.Raw(`SELECT number, line, lines, body FROM import_batches WHERE import_id = ? AND number >= ? ORDER BY number LIMIT 2`, id, s.NextBatch).Scan(&next).Error
 		if err != nil {
 			return fmt.Errorf("next batch of import %s: %w", id, err)
 		}
@@ -223,11 +223,12 @@ func (s *batchRun) save(tx database.Tx, b waitingBatch, last bool) error {
 	}
 	s.Applied += s.applied
 	s.Failed += len(s.errors)
+	s.NextBatch = b.Number + 1
 	s.Attempts, s.Reason, s.RungAt = 0, "", tx.Now
 	if last {
 		s.State, s.EndedAt = Done, &tx.Now
 	}
-	return database.Update(tx, "imports", "applied, failed, attempts, reason, rung_at, state, ended_at", []Import{s.Import})
+	return database.Update(tx, "imports", "applied, failed, next_batch, attempts, reason, rung_at, state, ended_at", []Import{s.Import})
 }
 
 // postpone lets a batch that failed as a whole wait: 1 s after the first try,
