@@ -2,7 +2,6 @@ package web
 
 import (
 	"context"
-	"encoding/json"
 	"reflect"
 	"sync"
 
@@ -18,8 +17,8 @@ func Read[T any](data []byte) (*T, error) {
 		return nil, err
 	}
 	var parsed any
-	if err := json.Unmarshal(data, &parsed); err != nil {
-		return nil, malformed("The body is not one JSON value.")
+	if err := decodeJSON(data, &parsed); err != nil {
+		return nil, undecodable(err)
 	}
 	r := rulesOf(reflect.TypeFor[T]())
 	place, result := huma.NewPathBuffer(nil, 0), &huma.ValidateResult{}
@@ -30,9 +29,14 @@ func Read[T any](data []byte) (*T, error) {
 	}
 	v := new(T)
 	if err := decodeJSON(data, v); err != nil {
-		return nil, invalidRequest([]error{&huma.ErrorDetail{Location: "body", Message: err.Error()}})
+		return nil, undecodable(err)
 	}
 	return v, nil
+}
+
+// undecodable is an error of decodeJSON as huma passes it on.
+func undecodable(err error) error {
+	return invalidRequest([]error{&huma.ErrorDetail{Location: "body", Message: err.Error()}})
 }
 
 // rules are the schema of a type, made once.

@@ -3,6 +3,7 @@ package web
 import (
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -81,6 +82,7 @@ func TestBodies(t *testing.T) {
 		{"missing below", with("items", `[{"sku":"a"}]`), 422, "invalid_request", "items[0].quantity is required"},
 	} {
 		w := s.send(t, request{method: "POST", target: "/api/v1/toys", body: c.body})
+		readsAlike(t, c.name, c.body, w)
 		if w.Code != c.status {
 			t.Errorf("%s: %d %s, want %d", c.name, w.Code, w.Body, c.status)
 			continue
@@ -102,6 +104,22 @@ func TestBodies(t *testing.T) {
 	}
 	if strings.Contains(s.log.String(), "canary") {
 		t.Errorf("a value is in the log:\n%s", s.log)
+	}
+}
+
+// readsAlike compares Read with what a request of that body was answered.
+func readsAlike(t *testing.T, name, body string, w *httptest.ResponseRecorder) {
+	t.Helper()
+	_, err := Read[toyBody]([]byte(body))
+	if (err == nil) != (w.Code == http.StatusCreated) {
+		t.Errorf("%s: answered %d, read with %v", name, w.Code, err)
+	}
+	if err == nil || body == "" {
+		return
+	}
+	read, answered := Explain(err), problemIn(t, w)
+	if read.Code != answered.Code || read.Detail != answered.Detail || !slices.Equal(read.Errors, answered.Errors) {
+		t.Errorf("%s: answered %+v, read with %+v", name, answered, read)
 	}
 }
 
