@@ -495,3 +495,32 @@ func FuzzCut(f *testing.F) {
 		}
 	})
 }
+
+// A failure of ours at one line costs no other line: it is told, and the rest
+// goes on. One that passes costs none at all.
+func TestImportOurFault(t *testing.T) {
+	q := newQuay(t)
+	fail := func(code string) {
+		q.in(func(tx database.Tx) error {
+			return tx.Exec(fmt.Sprintf(`CREATE OR REPLACE FUNCTION boom() RETURNS trigger LANGUAGE plpgsql AS $$
+				BEGIN IF NEW.sku = 'p00003' THEN RAISE EXCEPTION 'canary' USING ERRCODE = '%s'; END IF; RETURN NEW; END $$;
+				DROP TRIGGER IF EXISTS boom ON stock_movements; CREATE TRIGGER boom BEFORE INSERT ON stock_movements FOR EACH ROW EXECUTE FUNCTION boom()`, code)).Error
+		})
+	}
+	fail("55P03") // a lock that is not to be had
+	i := q.take("products", CSV, catalogue(7), Options{})
+	if _, err := q.dock.carryOn(q.Context(), i.ID, time.Hour); fault.KindOf(err) != fault.Unavailable {
+		t.Fatalf("%v", err)
+	}
+	if got := q.find(i.ID); got.Applied+got.Failed != 0 || got.Reason == "" || q.count(`SELECT count(*) FROM products`) != 0 {
+		t.Errorf("%+v", got)
+	}
+	fail("P0001") // nobody knows what
+	q.in(func(tx database.Tx) error { return tx.Exec(`UPDATE imports SET not_before = created_at`).Error })
+	q.stands(q.work(i.ID), "done 6/1/0")
+	rows, err := q.dock.Errors(q.Context(), i.ID, 0, 10)
+	q.must(err)
+	if len(rows) != 1 || rows[0].Line != 5 || rows[0].Code != "internal" || strings.Contains(fmt.Sprint(rows), "canary") || q.count(`SELECT count(*) FROM products WHERE sku = 'p00003'`) != 0 {
+		t.Errorf("%+v", rows)
+	}
+}
