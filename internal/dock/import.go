@@ -88,9 +88,19 @@ type Options struct {
 	Again  bool // though the same bytes have been imported before
 }
 
+// maxWaiting bounds about how much may lie in the database of files to come.
+const maxWaiting = 100
+
 // put writes a file down, for a worker to import it. Errors: Conflict
-// already_imported.
+// already_imported, too_many_imports.
 func (d *Dock) put(tx database.Tx, f *File, o Options, actor string) (*Import, error) {
+	var waiting int
+	if err := tx.Raw(`SELECT count(*) FROM imports WHERE state = 'waiting'`).Scan(&waiting).Error; err != nil {
+		return nil, fmt.Errorf("count imports: %w", err)
+	}
+	if waiting >= maxWaiting {
+		return nil, fault.New(fault.Conflict, "too_many_imports", "%d imports wait already: wait until some are done, or cancel them", waiting)
+	}
 	i := Import{
 		ID: uuid.Must(uuid.NewV7()), Kind: f.kind.Name, Format: f.format, DryRun: o.DryRun, Again: o.Again, Digest: f.digest, Layout: f.layout, Lines: f.Lines,
 		State: Waiting, NotBefore: tx.Now, RungAt: tx.Now, CreatedAt: tx.Now, CreatedBy: actor,
@@ -152,7 +162,7 @@ func (f *File) putBatches(tx database.Tx, id uuid.UUID) error {
 }
 
 // Take writes a file down, for workers to import it, by the request of ctx (see
-// [access.Once]). Errors: Conflict already_imported.
+// [access.Once]). Errors: Conflict already_imported, too_many_imports.
 func (d *Dock) Take(ctx context.Context, f *File, o Options) (*Import, error) {
 	return access.Once(ctx, d.db, func(ctx context.Context, tx database.Tx) (*Import, error) {
 		return d.put(tx, f, o, web.Actor(ctx))

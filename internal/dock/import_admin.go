@@ -20,6 +20,7 @@ import (
 const (
 	typeCSV   = "text/csv"
 	typeLines = "application/x-ndjson"
+	typeJSONL = "application/jsonl"
 )
 
 func (d *Dock) importRoutes(api huma.API) {
@@ -34,8 +35,8 @@ func (d *Dock) importRoutes(api huma.API) {
 		Summary: "Import a file", Tags: tags, Errors: []int{http.StatusConflict},
 		Description: "CSV: the first line names the columns, with commas, semicolons or tabs between them. JSON lines: on each the body of the request named below. " +
 			"At most 32 MiB, 1,000,000 lines and 64 KiB a line. A file that cannot be read is refused as a whole; a line that cannot be carried out has no effect, " +
-			"and its error is in /api/v1/imports/{id}/errors. 409 already_imported: the same file came before.\n" + kinds.String(),
-	}, MaxBytes, typeCSV, typeLines), d.take)
+			"and its error is in /api/v1/imports/{id}/errors. 409 already_imported: the same file came before; too_many_imports: 100 wait already.\n" + kinds.String(),
+	}, MaxBytes, typeCSV, typeLines, typeJSONL), d.take)
 	huma.Register(api, huma.Operation{
 		OperationID: "list-imports", Security: web.Needs("imports:read"), Method: http.MethodGet, Path: "/api/v1/imports", Summary: "List imports, newest first", Tags: tags,
 		Description: "Also those that have ended.",

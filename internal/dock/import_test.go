@@ -251,6 +251,31 @@ func TestImportTwice(t *testing.T) {
 	}
 }
 
+// So many files may wait and no more.
+func TestImportsWaiting(t *testing.T) {
+	q := newQuay(t)
+	take := func(n int) error {
+		f, err := NewFile(KindOf("products"), CSV, fmt.Appendf(nil, "sku,name,on_hand\np%d,P,1\n", n))
+		q.must(err)
+		_, err = q.dock.Take(owner(), f, Options{})
+		return err
+	}
+	for n := range maxWaiting {
+		q.must(take(n))
+	}
+	if code := web.Explain(take(maxWaiting)).Code; code != "too_many_imports" {
+		t.Errorf("%s", code)
+	}
+	q.must(q.db.InTx(q.Context(), func(tx database.Tx) error {
+		return tx.Exec(`UPDATE imports SET rung_at = created_at - interval '1 minute'`).Error
+	}))
+	q.must(q.dock.Work(q.Context()))
+	q.must(take(maxWaiting))
+	if n := q.count(`SELECT count(*) FROM products`); n != maxWaiting {
+		t.Errorf("%d products", n)
+	}
+}
+
 // Ten thousand products, four workers at once that are cut off again and again
 // at any moment: every line is applied once, none is left out.
 func TestImportTenThousand(t *testing.T) {
