@@ -27,10 +27,12 @@ func Classify(err error) error {
 		return err
 	}
 	if errors.Is(err, ErrAgain) {
-		return fault.Wrap(fault.Unavailable, "busy", err, "this is being changed by others just now, try again")
+		return fault.Wrap(fault.Unavailable, Busy, err, "this is being changed by others just now, try again")
 	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch {
+		case contended(pg.Code):
+			return fault.Wrap(fault.Unavailable, Busy, err, "this is being changed by others just now, try again")
 		case temporary(pg.Code):
 			return fault.Wrap(fault.Unavailable, "database_unavailable", err, "the database cannot do this just now, try again")
 		case refused(pg.Code):
@@ -47,9 +49,18 @@ func Classify(err error) error {
 	return err
 }
 
+// Busy is the code of an error that other transactions are the cause of, and
+// never what was asked for itself: a deadlock, a serialization failure, a lock
+// that was not to be had in time.
+const Busy = "busy"
+
+func contended(code string) bool {
+	return code == "40001" || code == "40P01" || code == "55P03"
+}
+
 func temporary(code string) bool {
 	switch code {
-	case "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "57P05", "25006", "25P03":
+	case "57014", "57P01", "57P02", "57P03", "57P05", "25006", "25P03":
 		return true
 	}
 	return strings.HasPrefix(code, "08") || strings.HasPrefix(code, "53")

@@ -116,12 +116,22 @@ func (in *Inbox) settle(ctx context.Context, ids []uuid.UUID) error {
 	return errors.Join(err, in.postpone(ctx, ids, err))
 }
 
-// postpone lets failed events wait: 1 s after the first try, doubling to 5 min.
+// postpone lets failed events wait: a second after each of the first four
+// tries, so that an outage that has passed is over soon for them too, then four
+// times as long each time, to 5 min. Where others were in the way only the first
+// try counts, so that it runs alone from then on: no lock held by a stranger
+// makes an event dead.
 func (in *Inbox) postpone(ctx context.Context, ids []uuid.UUID, why error) error {
 	reason, _, _ := strings.Cut(why.Error(), "\n")
+	counted := 1
+	if e, ok := errors.AsType[*fault.Error](why); ok && e.Code == database.Busy {
+		counted = 0
+	}
 	return in.db.InTx(ctx, func(tx database.Tx) error {
-		err := tx.Exec(`UPDATE inbox_open SET not_before = ?::timestamptz + least(interval '5 minutes', interval '1 second' * power(2, least(attempts, 10) - 1)),
-			reason = ? WHERE inbox_id = ANY(?) AND state = 'received'`, tx.Now, limit(reason, 500), database.Array(ids)).Error
+		err := tx.Exec(`UPDATE inbox_open SET attempts = greatest(attempts - 1 + @counted, 1), reason = @reason,
+			not_before = CAST(@now AS timestamptz) + least(interval '5 minutes', interval '1 second' * power(4, @counted * least(greatest(attempts - 4, 0), 5)))
+			WHERE inbox_id = ANY(@ids) AND state = 'received'`,
+			map[string]any{"counted": counted, "reason": limit(reason, 500), "now": tx.Now, "ids": database.Array(ids)}).Error
 		if err != nil {
 			return fmt.Errorf("postpone events: %w", err)
 		}
