@@ -30,6 +30,7 @@ var arrows = map[string][]string{
 	"internal/dock":            {"internal/access", "internal/database", "internal/fault", "internal/queue", "internal/web", "internal/inventory", "internal/orders"},
 	"internal/devstack":        {},
 	"cmd/bench":                {"internal/devstack", "internal/web", "internal/webhooks"}, // beside the program, which it starts as others do
+	"cmd/torture":              {"internal/devstack"},                                      // beside the program, which it starts and judges by rules of its own
 	"migrations":               {},
 }
 
@@ -37,9 +38,10 @@ var arrows = map[string][]string{
 var lone = map[string][]string{
 	"github.com/chromedp":                 {"internal/browsertest"},
 	"github.com/hibiken/asynq":            {"internal/queue", "cmd/bench"},
-	"github.com/redis/go-redis":           {"internal/queue", "internal/devstack", "cmd/quayside", "cmd/bench"},
+	"github.com/redis/go-redis":           {"internal/queue", "internal/devstack", "cmd/quayside", "cmd/bench", "cmd/torture"},
 	"github.com/wneessen/go-mail":         {"internal/notify"},
-	"github.com/jackc/pgx":                {"internal/database", "internal/database/dbtest", "internal/devstack", "cmd/bench"},
+	"github.com/jackc/pgx":                {"internal/database", "internal/database/dbtest", "internal/devstack", "cmd/bench", "cmd/torture"},
+	"github.com/Shopify/toxiproxy":        {"cmd/torture"},
 	"gorm.io/driver/postgres":             {"internal/database", "cmd/bench"},
 	"github.com/alicebob/miniredis":       {"internal/devstack"},
 	"github.com/emersion/go-smtp":         {"internal/devstack"},
