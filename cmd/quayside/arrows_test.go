@@ -16,17 +16,18 @@ import (
 var arrows = map[string][]string{
 	"internal/browsertest":     {},
 	"internal/fault":           {},
-	"internal/database":        {"internal/fault"},
+	"internal/crash":           {}, // nothing at all in a normal build
+	"internal/database":        {"internal/crash", "internal/fault"},
 	"internal/database/dbtest": {"internal/database", "internal/devstack", "migrations"},
-	"internal/queue":           {"internal/fault"},
+	"internal/queue":           {"internal/crash", "internal/fault"},
 	"internal/queue/queuetest": {"internal/queue"},
 	"internal/web":             {"internal/fault"},
 	"internal/access":          {"internal/database", "internal/fault", "internal/web"},
 	"internal/payqi":           {"internal/fault"},
 	"internal/inventory":       {"internal/access", "internal/database", "internal/fault", "internal/web"},
-	"internal/notify":          {"internal/access", "internal/database", "internal/fault", "internal/queue", "internal/web"},
+	"internal/notify":          {"internal/crash", "internal/access", "internal/database", "internal/fault", "internal/queue", "internal/web"},
 	"internal/orders":          {"internal/access", "internal/database", "internal/fault", "internal/queue", "internal/web", "internal/inventory", "internal/notify", "internal/payqi"},
-	"internal/webhooks":        {"internal/access", "internal/database", "internal/fault", "internal/queue", "internal/web", "internal/orders", "internal/payqi"},
+	"internal/webhooks":        {"internal/crash", "internal/access", "internal/database", "internal/fault", "internal/queue", "internal/web", "internal/orders", "internal/payqi"},
 	"internal/dock":            {"internal/access", "internal/database", "internal/fault", "internal/queue", "internal/web", "internal/inventory", "internal/orders"},
 	"internal/devstack":        {},
 	"cmd/bench":                {"internal/devstack", "internal/web", "internal/webhooks"}, // beside the program, which it starts as others do

@@ -226,6 +226,7 @@ func (r *run) lostAndDoubled(ctx context.Context, _ *account, f *findings) error
 		{&f.lost, "acknowledged and nowhere to be found", `SELECT DISTINCT j.key FROM torture.journal j WHERE j.outcome = 'ok'
 			AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.digest = j.digest) AND NOT EXISTS (SELECT 1 FROM inbox_spellings s WHERE s.digest = j.digest)`},
 		{&f.lost, "an order was opened and is nowhere to be found", `SELECT o FROM unnest($1::text[]) o WHERE NOT EXISTS (SELECT 1 FROM orders WHERE id = o)`},
+		{&f.other, "an order is there, though the shop was told that it was not opened", `SELECT id FROM orders WHERE id <> ALL ($1::text[])`},
 		{&f.doubled, "stored twice", `SELECT event_id FROM inbox WHERE contradicts IS NULL AND event_id IS NOT NULL AND key NOT LIKE 'sha256:%' GROUP BY 1 HAVING count(*) > 1`},
 		{&f.doubled, "stored twice, body by body", `SELECT encode(digest, 'hex') FROM inbox GROUP BY 1 HAVING count(*) > 1`},
 		{&f.doubled, "applied twice", `SELECT inbox_id::text FROM timeline WHERE inbox_id IS NOT NULL GROUP BY 1 HAVING count(*) > 1`},

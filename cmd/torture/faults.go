@@ -83,6 +83,7 @@ var faults = []fault{
 	{"serves-kill", "SIGKILL to both serves", []string{"serve"}, time.Second, soonProcess, killing(syscall.SIGKILL)},
 	{"works-kill", "SIGKILL to both workers", []string{"work"}, 2 * time.Second, soonProcess, killing(syscall.SIGKILL)},
 	{"all-kill", "SIGKILL to all four processes", everybody, time.Second, soonProcess, killing(syscall.SIGKILL)},
+	{"serve-kill-blind", "a serve that has lost Postgres for two seconds gets SIGKILL", anyServe, 2 * time.Second, soonProcess, killBlind},
 	{"serve-term", "SIGTERM to a serve under load", anyServe, time.Second, soonProcess, killing(syscall.SIGTERM)},
 	{"work-term", "SIGTERM to a worker under load", anyWork, time.Second, soonProcess, killing(syscall.SIGTERM)},
 	{"serve-freeze", "SIGSTOP to a serve, then SIGCONT", anyServe, 4 * time.Second, soonProcess, freezing},
@@ -160,6 +161,24 @@ func killing(s syscall.Signal) func(context.Context, *attack) error {
 		a.later(func() error { return a.raiseAll(ctx) })
 		return nil
 	}
+}
+
+// killBlind kills a process that had no database: nothing it has in its memory
+// alone may have been promised.
+func killBlind(ctx context.Context, a *attack) error {
+	if err := cut(pgLine)(ctx, a); err != nil {
+		return err
+	}
+	if err := sleep(ctx, 2*time.Second); err != nil {
+		return err
+	}
+	restore := a.undo
+	a.undo = nil
+	if err := killing(syscall.SIGKILL)(ctx, a); err != nil {
+		return err
+	}
+	a.undo = append(a.undo, restore...) // the lines first: it needs them to start
+	return nil
 }
 
 // raiseAll starts the target's processes side by side.
@@ -333,31 +352,34 @@ func hangPostgres(ctx context.Context, a *attack) error {
 }
 
 // killUnapplied makes the moment at which nothing but the writers' own flush
-// keeps what was acknowledged.
+// keeps what was acknowledged: no worker commits, and no order is opened.
 func killUnapplied(ctx context.Context, a *attack) error {
 	for range 3 {
+		t := a.probe(a.rng.IntN(1 << 30))
+		var events []event
+		for range 40 {
+			if o, opened := t.open(0); opened {
+				events = append(events, t.event("completed", o, t.name("pay")))
+			}
+		}
 		b := &attack{w: a.w, s: a.s, probe: a.probe, rng: a.rng, target: "work"}
 		if err := freezing(ctx, b); err != nil {
 			return errors.Join(err, b.end())
 		}
-		before, _ := a.s.tally()
-		if err := sleep(ctx, 700*time.Millisecond+time.Duration(a.rng.IntN(300))*time.Millisecond); err != nil {
-			return errors.Join(err, b.end())
-		}
-		err := killPostgres(ctx, b)
-		after, _ := a.s.tally()
-		a.saw("%d events were acknowledged while no worker committed", after.acked-before.acked)
-		if err := errors.Join(err, sleep(ctx, 300*time.Millisecond), b.end()); err != nil {
-			return err
-		}
-		if err := await(ctx, 20*time.Second, "serve to find Postgres again", func() bool {
-			for _, serve := range a.w.of("serve") {
-				if !serve.answers(ctx) {
-					return false
+		var telling sync.WaitGroup
+		var acked atomic.Int64
+		telling.Go(func() {
+			together(len(events), func(i int) {
+				if t.send(events[i].ID, events[i].bytes(), truth) {
+					acked.Add(1)
 				}
-			}
-			return true
-		}); err != nil {
+			})
+		})
+		err := await(ctx, 10*time.Second, "a few events to be acknowledged", func() bool { return acked.Load() >= 10 })
+		a.saw("%d events were acknowledged while no worker committed", acked.Load())
+		err = errors.Join(err, killPostgres(ctx, b), sleep(ctx, 300*time.Millisecond), b.end())
+		telling.Wait()
+		if err != nil {
 			return err
 		}
 	}

@@ -45,6 +45,8 @@ type options struct {
 	bug     string
 	bugs    bool
 	list    bool
+	sweep   bool
+	only    string
 	keep    bool
 }
 
@@ -58,6 +60,8 @@ func readOptions(args []string) (o options, err error) {
 	f.StringVar(&o.bug, "bug", "", "build this seeded bug into the program: the run must fail")
 	f.BoolVar(&o.bugs, "bugs", false, "run every seeded bug, with what shows it, and say which check caught it")
 	f.BoolVar(&o.list, "list", false, "list faults, stories and seeded bugs")
+	f.BoolVar(&o.sweep, "crash-points", false, "instead of faults: strike a process at every crash point, in every way")
+	f.StringVar(&o.only, "only", "", "of the crash points, those that hold this text, such as \"work notify\"")
 	f.BoolVar(&o.keep, "keep", false, "keep journal, logs and database also when all went well")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -104,6 +108,9 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 
 // planOf draws the plan, or reads it.
 func planOf(o options) (plan, error) {
+	if o.sweep {
+		return plan{Seed: o.seed}, nil
+	}
 	if b, known := bugNamed(o.bug); known && o.plan == "" && o.faults == "" {
 		return b.planFor(o.seed), nil
 	}

@@ -67,7 +67,7 @@ func drawPlan(seed uint64, allowed []fault, length time.Duration) plan {
 		}
 		if len(p.Blows)%6 == 5 {
 			if other := allowed[rng.IntN(len(allowed))]; together2(f, other) {
-				b.With = other.name
+				b.With, b.HoldMS = other.name, max(b.HoldMS, other.hold.Milliseconds())
 			}
 		}
 		p.Blows = append(p.Blows, b)
@@ -160,7 +160,8 @@ func (r *run) strike(ctx context.Context, number int, b blow) (s struck) {
 // wellAgain waits until every serve is ready, a new order is paid, and nothing
 // waits that had come before the end of the fault.
 func (r *run) wellAgain(ctx context.Context, ended time.Time, bound time.Duration) error {
-	under, cancel := context.WithTimeoutCause(ctx, bound+60*time.Second, fmt.Errorf("not well again after %s", bound+60*time.Second))
+	patience := bound + r.patience()
+	under, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("not well again after %s", patience))
 	defer cancel()
 	t := r.probe(0)
 	t.ctx = under
@@ -171,7 +172,7 @@ func (r *run) wellAgain(ctx context.Context, ended time.Time, bound time.Duratio
 	if !opened {
 		return context.Cause(under)
 	}
-	return await(under, bound+60*time.Second, "all to be well", func() bool {
+	return await(under, patience, "all to be well", func() bool {
 		for _, serve := range r.world.of("serve") {
 			if !serve.answers(under) {
 				return false

@@ -38,6 +38,7 @@ func (r *run) report(v verdict) {
 		}
 		r.say("%s %-50s %7.1f s %7s  %s", mark, s.blow, s.recovery.Seconds(), s.bound, evidence)
 	}
+	r.reportPoints()
 	r.say("")
 	r.say("%-44s %d", "lost", len(f.lost))
 	r.say("%-44s %d", "doubled", len(f.doubled))
@@ -59,6 +60,25 @@ func (r *run) report(v verdict) {
 		r.say("  %s", w)
 	}
 	r.say("again: go run ./cmd/torture --seed %d --plan %s", r.seed, r.path("plan.json"))
+}
+
+// reportPoints says how each crash point went.
+func (r *run) reportPoints() {
+	if len(r.points) == 0 {
+		return
+	}
+	r.say("\n%-80s %s", "crash point", "until all was well, by mode")
+	for i := 0; i < len(r.points); i += len(modes) {
+		var took []string
+		for _, p := range r.points[i:min(len(r.points), i+len(modes))] {
+			mark := ""
+			if p.err != nil {
+				mark = "✗"
+			}
+			took = append(took, fmt.Sprintf("%s%s %.1f s", mark, p.mode, p.to.Sub(p.from).Seconds()))
+		}
+		r.say("%-80s %s", r.points[i].role+" "+r.points[i].name, strings.Join(took, "  "))
+	}
 }
 
 func latency(millis []float64) string {

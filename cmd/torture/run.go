@@ -41,7 +41,7 @@ type run struct {
 	violations []string
 	struck     []struck
 	kinds      map[int]string // of stories
-	rares      map[string]bool
+	points     []pointStruck
 	doing      string // for the line of progress
 }
 
@@ -57,7 +57,7 @@ const firstProbe = 1 << 31
 
 // torture is a run from its start to its verdict. An error means that there is none.
 func torture(ctx context.Context, o options, p plan, out io.Writer) (v verdict, err error) {
-	r := &run{options: o, plan: p, out: out, goods: shop(o.seed), kinds: map[int]string{}, rares: map[string]bool{}}
+	r := &run{options: o, plan: p, out: out, goods: shop(o.seed), kinds: map[int]string{}}
 	if r.dir, err = os.MkdirTemp("", "quayside-torture-*"); err != nil {
 		return v, err
 	}
@@ -78,7 +78,7 @@ func torture(ctx context.Context, o options, p plan, out io.Writer) (v verdict, 
 	if err := writeJSON(r.path("plan.json"), p); err != nil {
 		return v, err
 	}
-	program, err := build(ctx, r.dir, o.bug)
+	program, err := build(ctx, r.dir, o)
 	if err != nil {
 		return v, err
 	}
@@ -102,16 +102,24 @@ func (r *run) torment(ctx context.Context) (v verdict, err error) {
 	r.sender = newSender(r.world, j)
 	under, stop := context.WithCancel(ctx)
 	defer stop()
-	r.ctx, r.began = under, time.Now()
+	telling, giveUp := context.WithCancelCause(under)
+	defer giveUp(nil)
+	r.ctx, r.began = telling, time.Now()
 	var beside, flow sync.WaitGroup
 	beside.Go(func() { r.watch(under) })
 	beside.Go(func() { r.progress(under) })
-	flowing, endFlow := context.WithCancel(under)
-	flow.Go(func() { r.flow(flowing) })
-	r.harm(under)
-	endFlow()
+	if r.options.sweep {
+		r.sweep(under)
+	} else {
+		flowing, endFlow := context.WithCancel(under)
+		flow.Go(func() { r.flow(flowing) })
+		r.harm(under)
+		endFlow()
+		hopeless := time.AfterFunc(r.patience(), func() { giveUp(errors.New("nobody answers any more")) })
+		flow.Wait()
+		hopeless.Stop()
+	}
 	r.is("coming to rest")
-	flow.Wait()
 	r.rest(under)
 	r.is("audit")
 	stopWatch := r.looks.Load()
@@ -150,6 +158,9 @@ func (r *run) windows() (w [][2]time.Time) {
 	defer r.mu.Unlock()
 	for _, s := range r.struck {
 		w = append(w, [2]time.Time{s.from, s.to})
+	}
+	for _, p := range r.points {
+		w = append(w, [2]time.Time{p.from, p.to})
 	}
 	return w
 }
@@ -271,13 +282,23 @@ func (r *run) harm(ctx context.Context) {
 	}
 }
 
-// quietPatience is how long everything may take to come to rest.
-const quietPatience = 60 * time.Second
+// quietPatience is how long everything may take to come to rest: a request for
+// shipment that a dead process had in hand is taken up after a minute.
+const quietPatience = 75 * time.Second
+
+// patience with what does not come to rest: not much is needed with a program
+// that is known to be wrong.
+func (r *run) patience() time.Duration {
+	if r.bug != "" {
+		return 15 * time.Second
+	}
+	return quietPatience
+}
 
 // rest waits until nothing is left to be done. Letters would wait for minutes
 // after a refusal; they are told to be due now.
 func (r *run) rest(ctx context.Context) {
-	err := await(ctx, quietPatience, "rest", func() bool {
+	err := await(ctx, r.patience(), "rest", func() bool {
 		query, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		if _, err := r.world.pool.Exec(query, `UPDATE letters SET not_before = now() WHERE state = 'queued' AND not_before > now()`); err != nil {
@@ -287,7 +308,7 @@ func (r *run) rest(ctx context.Context) {
 		return err == nil && len(found) == 0 && sleep(ctx, 200*time.Millisecond) == nil
 	})
 	if err != nil && ctx.Err() == nil {
-		r.violate("it did not come to rest within %s", quietPatience)
+		r.violate("it did not come to rest within %s", r.patience())
 	}
 }
 
@@ -348,7 +369,7 @@ func (r *run) judge(f findings, looks int64) []string {
 }
 
 // build makes quayside from the checkout that the working directory is in.
-func build(ctx context.Context, dir, bug string) (program string, err error) {
+func build(ctx context.Context, dir string, o options) (program string, err error) {
 	mod, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
 	if err != nil {
 		return "", fmt.Errorf("go env GOMOD: %w", err)
@@ -356,8 +377,11 @@ func build(ctx context.Context, dir, bug string) (program string, err error) {
 	program = filepath.Join(dir, "quayside")
 	root := filepath.Dir(strings.TrimSpace(string(mod)))
 	args := []string{"build", "-o", program}
-	if bug != "" {
-		overlay, err := overlayOf(root, dir, bug)
+	if o.sweep {
+		args = append(args, "-tags", "crashpoints")
+	}
+	if o.bug != "" {
+		overlay, err := overlayOf(root, dir, o.bug)
 		if err != nil {
 			return "", err
 		}

@@ -62,7 +62,8 @@ type actor struct {
 	pg, redis  *line
 	mu         sync.Mutex
 	life       *process
-	held       bool // it is meant to be down, or is about to be
+	held       bool   // it is meant to be down, or is about to be
+	doomed     string // the crash point that its next life meets, POINT=MODE
 }
 
 // newWorld starts everything. program is built already.
@@ -241,11 +242,15 @@ func (w *world) environment(a *actor) []string {
 		u.Host = a.pg.addr
 		database, redisAt, mailAt, addr = u.String(), a.redis.addr, w.mailLine.addr, a.addr
 	}
-	return []string{
+	env := []string{
 		"DATABASE_URL=" + database, "REDIS_URL=redis://" + redisAt + "/0", "SMTP_URL=smtp://" + mailAt, "LISTEN_ADDR=" + addr,
 		"PUBLIC_URL=https://shop.example", "MAIL_FROM=Shop <orders@shop.example>", "ORDER_TTL=24h",
 		"PAYQI_WEBHOOK_SECRET=" + strings.Join(w.secrets, ","), "ADMIN_API_KEY=" + adminKey, "LOG_FORMAT=json", "GOTRACEBACK=all",
 	}
+	if a != nil { // read by builds with crash points only
+		env = append(env, "CRASH_LOG="+w.pointsOf(a), "CRASH_AT="+a.doomed)
+	}
+	return env
 }
 
 // run runs a command of the program that ends; what it said is in the error.
@@ -287,6 +292,16 @@ func (w *world) mind(ctx context.Context, a *actor, p *process) {
 	asked := p.asked
 	p.mu.Unlock()
 	if asked || ctx.Err() != nil {
+		return
+	}
+	a.mu.Lock()
+	doomed := a.doomed != ""
+	a.doomed = ""
+	a.mu.Unlock()
+	if doomed { // as it was meant to
+		if err := w.raise(ctx, a); err != nil && ctx.Err() == nil {
+			w.trouble("%s could not be started again: %v", a.name, err)
+		}
 		return
 	}
 	w.trouble("%s ended by itself: %v; the end of %s.log says why", a.name, cmpErr(p.err), a.name)

@@ -19,6 +19,7 @@ import (
 	"gorm.io/gorm"
 	"gorm.io/gorm/logger"
 
+	"quayside/internal/crash"
 	"quayside/internal/fault"
 )
 
@@ -143,11 +144,15 @@ func (db *DB) Exec(ctx context.Context, query string, args ...any) (rows int64, 
 // Column runs one statement by itself, with $1 placeholders, and collects its
 // only column. It is the short way for the hottest statements.
 func Column[T any](ctx context.Context, db *DB, query string, args ...any) ([]T, error) {
+	ctx, end := crash.Begin(ctx)
+	defer end()
+	crash.At(ctx, "before its statement")
 	rows, err := db.pool.Query(ctx, query, args...)
 	if err != nil {
 		return nil, Classify(err)
 	}
 	got, err := pgx.CollectRows(rows, pgx.RowTo[T])
+	crash.At(ctx, "after its statement")
 	return got, Classify(err)
 }
 

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+
+	"quayside/internal/crash"
 )
 
 // A batch is saved with one statement per table: its rows travel as one JSON
@@ -39,6 +41,7 @@ func InsertReturning[R any](tx Tx, table, columns string, rows []R, tail string)
 	if err != nil {
 		return nil, fmt.Errorf("encode rows: %w", err)
 	}
+	crash.At(tx.Statement.Context, "insert into "+table)
 	return written, tx.Raw(insert(table, columns, tail), map[string]any{"rows": string(body)}).Scan(&written).Error
 }
 
@@ -84,6 +87,9 @@ func (tx Tx) ExecRows(statement string, rows any) (int64, error) {
 	body, err := json.Marshal(rows)
 	if err != nil {
 		return 0, fmt.Errorf("encode rows: %w", err)
+	}
+	if crash.Enabled {
+		crash.At(tx.Statement.Context, strings.Join(strings.Fields(statement)[:3], " "))
 	}
 	res := tx.Exec(statement, map[string]any{"rows": string(body), "now": tx.Now})
 	return res.RowsAffected, res.Error

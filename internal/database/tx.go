@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"gorm.io/gorm"
+
+	"quayside/internal/crash"
 )
 
 // Tx is an open transaction. A function that takes a Tx joins its caller's
@@ -55,17 +57,23 @@ func (db *DB) InSnapshot(ctx context.Context, fn func(tx Tx) error) error {
 }
 
 func (db *DB) once(ctx context.Context, fn func(tx Tx) error, o ...*sql.TxOptions) error {
+	ctx, end := crash.Begin(ctx)
+	defer end()
 	var after []func()
 	err := db.gorm.WithContext(ctx).Transaction(func(g *gorm.DB) error {
 		now, err := db.now(g)
 		if err != nil {
 			return err
 		}
-		return fn(Tx{DB: g, Now: now, after: &after})
+		crash.At(ctx, "begun")
+		err = fn(Tx{DB: g, Now: now, after: &after})
+		crash.At(ctx, "before commit")
+		return err
 	}, o...)
 	if err != nil {
 		return err
 	}
+	crash.At(ctx, "committed")
 	for _, ring := range after {
 		ring()
 	}

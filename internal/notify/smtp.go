@@ -20,6 +20,7 @@ import (
 	"github.com/wneessen/go-mail"
 	"github.com/wneessen/go-mail/smtp"
 
+	"quayside/internal/crash"
 	"quayside/internal/fault"
 )
 
@@ -190,11 +191,14 @@ func (s *SMTP) Send(ctx context.Context, m Message) Result {
 	if err != nil {
 		return classify(atCompose, err)
 	}
+	ctx, end := crash.Begin(ctx)
+	defer end()
 	c, line, r := s.open(ctx)
 	defer line.close()
 	if r.Err != nil {
 		return r
 	}
+	crash.At(ctx, "connected")
 	if err := c.Mail("<" + from.Address + ">"); err != nil {
 		return classify(atFrom, line.why(ctx, err))
 	}
@@ -208,8 +212,10 @@ func (s *SMTP) Send(ctx context.Context, m Message) Result {
 	if _, err := msg.WriteTo(w); err != nil {
 		return classify(atData, line.why(ctx, err)) // and no Close: it would send the dot after half a letter
 	}
+	crash.At(ctx, "before the final dot")
 	line.patience.Store(int64(s.dotTimeout))
 	r = classify(atDot, line.why(ctx, w.Close()))
+	crash.At(ctx, "after the final dot")
 	line.patience.Store(int64(s.dialTimeout))
 	_ = c.Quit() // the letter's fate is sealed
 	return r

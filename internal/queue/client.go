@@ -12,6 +12,8 @@ import (
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
+
+	"quayside/internal/crash"
 )
 
 // Bell rings for work. Ring never blocks and never fails: a ring that is lost
@@ -86,6 +88,8 @@ func (c *Client) RingNow(ctx context.Context, t Task) error {
 func (c *Client) enqueue(ctx context.Context, t Task) error {
 	ctx, cancel := context.WithTimeout(ctx, ringTimeout)
 	defer cancel()
+	crash.At(ctx, "before "+t.name)
+	defer crash.At(ctx, "after "+t.name)
 	if _, err := c.asynq.EnqueueContext(ctx, asynq.NewTask(t.name, t.payload), t.opts...); err != nil {
 		return fmt.Errorf("ring %s: %w", t.name, err)
 	}

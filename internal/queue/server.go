@@ -13,6 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/redis/go-redis/v9"
+
+	"quayside/internal/crash"
 )
 
 var jobSeconds = promauto.NewHistogramVec(prometheus.HistogramOpts{
@@ -61,7 +63,11 @@ func guarded[A any](ctx context.Context, args A, fn func(context.Context, A) err
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
-	return fn(ctx, args)
+	ctx, end := crash.Begin(ctx)
+	defer end()
+	err = fn(ctx, args)
+	crash.At(ctx, fmt.Sprintf("%T is done", args))
+	return err
 }
 
 func report(ctx context.Context, job string, elapsed time.Duration, err error) {

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"quayside/internal/crash"
 	"quayside/internal/database"
 	"quayside/internal/orders"
 	"quayside/internal/queue"
@@ -124,7 +125,11 @@ func (in *Inbox) receive(c *gin.Context) (a answer, reason string, e *Event) {
 	if e = adm.Event; e == nil {
 		return adm.answer, adm.Reason, nil
 	}
-	a, err := in.keep(c.Request.Context(), &delivery{Event: e, body: body, label: adm.Label, stale: adm.Reason})
+	ctx, end := crash.Begin(c.Request.Context())
+	defer end()
+	crash.At(ctx, "admitted")
+	a, err := in.keep(ctx, &delivery{Event: e, body: body, label: adm.Label, stale: adm.Reason})
+	crash.At(ctx, "kept")
 	switch {
 	case err != nil:
 		return notStored, err.Error(), e
