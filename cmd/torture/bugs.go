@@ -81,8 +81,18 @@ func (b bug) catch(ctx context.Context, o options, out io.Writer) (by string, er
 
 // catchAll runs every seeded bug. Its error says which were missed.
 func catchAll(ctx context.Context, o options, out io.Writer) error {
-	var missed []string
-	for _, b := range bugs {
+	tried, missed := bugs, []string(nil)
+	if len(o.named) > 0 {
+		tried = nil
+	}
+	for _, name := range o.named {
+		b, known := bugNamed(name)
+		if !known {
+			return fmt.Errorf("there is no seeded bug %q: see --list", name)
+		}
+		tried = append(tried, b)
+	}
+	for _, b := range tried {
 		by, err := b.catch(ctx, o, io.Discard)
 		switch {
 		case err != nil:
@@ -98,8 +108,8 @@ func catchAll(ctx context.Context, o options, out io.Writer) error {
 		}
 	}
 	if missed != nil {
-		return fmt.Errorf("%d of %d seeded bugs were missed: %s", len(missed), len(bugs), strings.Join(missed, ", "))
+		return fmt.Errorf("%d of %d seeded bugs were missed: %s", len(missed), len(tried), strings.Join(missed, ", "))
 	}
-	_, _ = fmt.Fprintf(out, "all %d seeded bugs were caught\n", len(bugs))
+	_, _ = fmt.Fprintf(out, "all %d seeded bugs were caught\n", len(tried))
 	return nil
 }

@@ -222,7 +222,7 @@ var bugs = []bug{
 	}
 	err = in.db.InTx`},
 		},
-		blows: []blow{{Fault: "postgres-locks", With: "works-kill", HoldMS: 500, RestMS: 500}, {Fault: "postgres-locks", With: "works-kill", HoldMS: 500, RestMS: 500}},
+		blows: []blow{{Fault: "redis-flush-unworked", Target: "work", HoldMS: 1000, RestMS: 500}},
 	},
 	{
 		name: "cursor-sweep", about: "the sweep goes on where it stopped, and does not look back",
@@ -240,7 +240,7 @@ var bugs = []bug{
 
 // tendParked wakes`},
 		},
-		blows: []blow{{Fault: "postgres-locks", HoldMS: 6000, RestMS: 500}},
+		blows: []blow{{Fault: "postgres-reply-lost", Target: "work", HoldMS: 6000, RestMS: 2000}, {Fault: "postgres-reply-lost", Target: "work", HoldMS: 6000, RestMS: 2000}},
 	},
 	{
 		name: "parked-forgotten", about: "an event that came before its order is never taken up",
@@ -296,7 +296,7 @@ var bugs = []bug{
 	replayed := false
 `},
 		},
-		blows: []blow{{Fault: "postgres-latency", Target: "serve", HoldMS: 3000, RestMS: 500}, {Fault: "serves-kill", Target: "serve", HoldMS: 300, RestMS: 500}, {Fault: "serves-kill", Target: "serve", HoldMS: 300, RestMS: 500}, {Fault: "serves-kill", Target: "serve", HoldMS: 300, RestMS: 500}},
+		blows: []blow{{Fault: "postgres-reply-lost", Target: "serve", HoldMS: 6000, RestMS: 500}, {Fault: "postgres-reply-lost", Target: "serve", HoldMS: 6000, RestMS: 500}},
 	},
 	{
 		name: "committed-and-not-shipped", about: "a paid order is not put up for shipment",

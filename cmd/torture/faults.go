@@ -115,6 +115,7 @@ var faults = []fault{
 	{"redis-kill", "SIGKILL to Redis; it comes back empty", nil, 2 * time.Second, soonRedis, killRedis},
 	{"redis-away", "Redis is away for longer", nil, 10 * time.Second, soonRedis, killRedis},
 	{"redis-flush", "FLUSHALL, ten times", nil, 0, soonRedis, flushRedis},
+	{"redis-flush-unworked", "FLUSHALL while workers are frozen and the queue is full", []string{"work"}, 2 * time.Second, soonRedis, flushUnworked},
 	{"redis-hang", "SIGSTOP to Redis", nil, 5 * time.Second, soonRedis, hangRedis},
 	{"redis-full", "maxmemory is reached: Redis refuses writes", nil, 4 * time.Second, soonRedis, fillRedis},
 	{"redis-cut", "connections to Redis are broken off, and none is to be had", anyGroup, 3 * time.Second, soonRedis, cut(redisLine)},
@@ -662,6 +663,25 @@ func flushRedis(ctx context.Context, a *attack) error {
 		a.saw("%d keys flushed", keys)
 	}
 	return nil
+}
+
+// flushUnworked flushes bells that nobody has heard.
+func flushUnworked(ctx context.Context, a *attack) error {
+	if err := freezing(ctx, a); err != nil {
+		return err
+	}
+	a.evidence = nil // that workers were frozen is not the point
+	if err := a.w.ownRedis(ctx); err != nil {
+		return err
+	}
+	if err := sleep(ctx, 1500*time.Millisecond); err != nil {
+		return err
+	}
+	waiting, err := a.w.asked.LLen(ctx, "asynq:{money}:pending").Result()
+	if err == nil && waiting > 0 {
+		a.saw("%d bells flushed that no worker had heard", waiting)
+	}
+	return errors.Join(err, a.w.asked.FlushAll(ctx).Err())
 }
 
 func hangRedis(ctx context.Context, a *attack) error {

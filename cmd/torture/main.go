@@ -44,6 +44,7 @@ type options struct {
 	plan    string
 	bug     string
 	bugs    bool
+	named   []string // of the bugs; none: all
 	list    bool
 	sweep   bool
 	only    string
@@ -58,7 +59,7 @@ func readOptions(args []string) (o options, err error) {
 	f.StringVar(&o.faults, "faults", "", "only these, with commas; a name may end in * (see --list)")
 	f.StringVar(&o.plan, "plan", "", "do what this plan.json of an earlier run says, instead of drawing one")
 	f.StringVar(&o.bug, "bug", "", "build this seeded bug into the program: the run must fail")
-	f.BoolVar(&o.bugs, "bugs", false, "run every seeded bug, with what shows it, and say which check caught it")
+	f.BoolVar(&o.bugs, "bugs", false, "run every seeded bug, or those named as arguments, with what shows it, and say which check caught it")
 	f.BoolVar(&o.list, "list", false, "list faults, stories and seeded bugs")
 	f.BoolVar(&o.sweep, "crash-points", false, "instead of faults: strike a process at every crash point, in every way")
 	f.StringVar(&o.only, "only", "", "of the crash points, those that hold this text, such as \"work notify\"")
@@ -66,7 +67,7 @@ func readOptions(args []string) (o options, err error) {
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
-	if f.NArg() > 0 {
+	if o.named = f.Args(); f.NArg() > 0 && !o.bugs {
 		return o, fmt.Errorf("%q is no flag: see --help", f.Arg(0))
 	}
 	if !(o.minutes > 0 && o.minutes <= 24*60) || !(o.rate > 0 && o.rate <= 1000) {

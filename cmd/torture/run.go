@@ -109,6 +109,7 @@ func (r *run) torment(ctx context.Context) (v verdict, err error) {
 	beside.Go(func() { r.watch(under) })
 	beside.Go(func() { r.progress(under) })
 	if r.options.sweep {
+		r.sender.first = true
 		r.sweep(under)
 	} else {
 		flowing, endFlow := context.WithCancel(under)
@@ -303,6 +304,10 @@ func (r *run) rest(ctx context.Context) {
 		defer cancel()
 		if _, err := r.world.pool.Exec(query, `UPDATE letters SET not_before = now() WHERE state = 'queued' AND not_before > now()`); err != nil {
 			return false
+		}
+		soon, err := one[int](query, r.world, `SELECT count(*)::int FROM orders WHERE status IN ('pending','payment_failed') AND deadline < now() + interval '5 seconds'`)
+		if err != nil || soon > 0 {
+			return false // the oracle would not know on which side of it we are
 		}
 		found, err := broken(query, r.world, eventually)
 		return err == nil && len(found) == 0 && sleep(ctx, 200*time.Millisecond) == nil

@@ -30,6 +30,7 @@ type sender struct {
 	http    *http.Client
 	n       atomic.Int64 // requests
 	turn    atomic.Int64 // of the serves
+	first   bool         // only the first of them is asked
 
 	mu      sync.Mutex
 	waiting map[int64]time.Time // requests without an answer, since when
@@ -80,6 +81,9 @@ func (s *sender) ask(ctx context.Context, r request) (outcome, error) {
 func (s *sender) try(ctx context.Context, r request) (outcome, error) {
 	serves := s.w.of("serve")
 	to := serves[int(s.turn.Add(1))%len(serves)]
+	if s.first {
+		to = serves[0]
+	}
 	before := r.entry
 	before.Via = to.name
 	if err := s.journal.note(before); err != nil {
