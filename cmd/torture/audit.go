@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -436,6 +438,30 @@ func (r *run) atRest(ctx context.Context, _ *account, f *findings) error {
 	for _, a := range r.world.actors {
 		if err := a.now().own(); err != nil {
 			f.other = append(f.other, err.Error())
+		}
+		if err := r.readLog(a, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readLog looks for what must not be in a log: panics, the secrets that the
+// program knows, and addresses of customers.
+func (r *run) readLog(a *actor, f *findings) error {
+	text, err := os.ReadFile(filepath.Join(r.dir, a.name+".log"))
+	if err != nil {
+		return err
+	}
+	forbidden := []string{"panic", "fatal error", adminKey, "torture-secret", "@buyer.example"}
+	if r.options.sweep {
+		forbidden = forbidden[2:] // it panics because it is told to
+	}
+	for line := range strings.Lines(string(text)) {
+		for _, word := range forbidden {
+			if strings.Contains(line, word) {
+				f.other = append(f.other, fmt.Sprintf("%s.log holds %q: %.300s", a.name, word, line))
+			}
 		}
 	}
 	return nil

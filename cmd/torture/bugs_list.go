@@ -304,4 +304,17 @@ var bugs = []bug{
 			{"internal/orders/follow.go", `if f.Status != Paid || f.Stock != StockCommitted || f.held() {`, `if f.Status == Paid || f.Stock != StockCommitted || f.held() {`},
 		},
 	},
+	{
+		name: "sweep-too-rarely", about: "a lost bell is made good after 40 seconds",
+		changes: []change{
+			{"internal/queue/job.go", `const RingAgain = 1500 * time.Millisecond`, `const RingAgain = 40 * time.Second`},
+		},
+		blows: []blow{{Fault: "redis-flush-unworked", Target: "work", HoldMS: 1000, RestMS: 500}},
+	},
+	{
+		name: "address-in-log", about: "the log says to whom a letter went",
+		changes: []change{
+			{"internal/notify/send_job.go", `slog.Int("attempt", l.Attempts),`, `slog.Int("attempt", l.Attempts), slog.String("to", l.Address),`},
+		},
+	},
 }

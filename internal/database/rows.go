@@ -41,7 +41,9 @@ func InsertReturning[R any](tx Tx, table, columns string, rows []R, tail string)
 	if err != nil {
 		return nil, fmt.Errorf("encode rows: %w", err)
 	}
-	crash.At(tx.Statement.Context, "insert into "+table)
+	if crash.Enabled {
+		crash.At(tx.Statement.Context, "insert into "+table)
+	}
 	return written, tx.Raw(insert(table, columns, tail), map[string]any{"rows": string(body)}).Scan(&written).Error
 }
 

@@ -88,8 +88,10 @@ func (c *Client) RingNow(ctx context.Context, t Task) error {
 func (c *Client) enqueue(ctx context.Context, t Task) error {
 	ctx, cancel := context.WithTimeout(ctx, ringTimeout)
 	defer cancel()
-	crash.At(ctx, "before "+t.name)
-	defer crash.At(ctx, "after "+t.name)
+	if crash.Enabled {
+		crash.At(ctx, "before "+t.name)
+		defer crash.At(ctx, "after "+t.name)
+	}
 	if _, err := c.asynq.EnqueueContext(ctx, asynq.NewTask(t.name, t.payload), t.opts...); err != nil {
 		return fmt.Errorf("ring %s: %w", t.name, err)
 	}

@@ -66,7 +66,9 @@ func guarded[A any](ctx context.Context, args A, fn func(context.Context, A) err
 	ctx, end := crash.Begin(ctx)
 	defer end()
 	err = fn(ctx, args)
-	crash.At(ctx, fmt.Sprintf("%T is done", args))
+	if crash.Enabled {
+		crash.At(ctx, fmt.Sprintf("%T is done", args))
+	}
 	return err
 }
 
