@@ -40,6 +40,7 @@ type options struct {
 	seed    uint64
 	minutes float64
 	rate    float64
+	slack   float64
 	faults  string
 	plan    string
 	bug     string
@@ -56,6 +57,7 @@ func readOptions(args []string) (o options, err error) {
 	f.Uint64Var(&o.seed, "seed", 0, "of shop, stories and plan; 0 draws one")
 	f.Float64Var(&o.minutes, "minutes", 2, "how long to harm; to come to rest and the audit take longer")
 	f.Float64Var(&o.rate, "rate", 8, "stories begun each second")
+	f.Float64Var(&o.slack, "slack", 1, "times the bounds of recovery, on a machine that has other things to do")
 	f.StringVar(&o.faults, "faults", "", "only these, with commas; a name may end in * (see --list)")
 	f.StringVar(&o.plan, "plan", "", "do what this plan.json of an earlier run says, instead of drawing one")
 	f.StringVar(&o.bug, "bug", "", "build this seeded bug into the program: the run must fail")
@@ -72,6 +74,9 @@ func readOptions(args []string) (o options, err error) {
 	}
 	if !(o.minutes > 0 && o.minutes <= 24*60) || !(o.rate > 0 && o.rate <= 1000) {
 		return o, errors.New("--minutes must be more than 0 and at most 1440, --rate more than 0 and at most 1000")
+	}
+	if !(o.slack >= 1 && o.slack <= 100) {
+		return o, errors.New("--slack must be 1 to 100")
 	}
 	if o.seed == 0 {
 		var b [8]byte

@@ -143,6 +143,7 @@ func (r *run) strike(ctx context.Context, number int, b blow) (s struck) {
 		s.err = errors.Join(s.err, attacks[i].end())
 	}
 	ended := time.Now()
+	s.bound = time.Duration(float64(s.bound) * r.slack)
 	if s.err == nil {
 		s.err = r.wellAgain(ctx, ended, s.bound)
 	}

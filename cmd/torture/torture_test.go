@@ -22,7 +22,7 @@ func TestTortureShort(t *testing.T) {
 		{Fault: "serve-kill", Target: "serve1", HoldMS: 500, RestMS: 200, With: "mail-dropped"},
 	}}
 	var out bytes.Buffer
-	v, err := torture(t.Context(), options{seed: 1, minutes: 0.1, rate: 15}, p, &out)
+	v, err := torture(t.Context(), options{seed: 1, minutes: 0.1, rate: 15, slack: 6}, p, &out)
 	if err != nil || len(v.wrong) > 0 {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
@@ -34,7 +34,7 @@ func TestTortureCatches(t *testing.T) {
 	needRedis(t)
 	b, _ := bugNamed("no-amount-check")
 	var out bytes.Buffer
-	v, err := torture(t.Context(), options{seed: 1, minutes: 0.06, rate: 20, bug: b.name, bugs: true}, plan{Seed: 1}, &out)
+	v, err := torture(t.Context(), options{seed: 1, minutes: 0.06, rate: 20, slack: 6, bug: b.name, bugs: true}, plan{Seed: 1}, &out)
 	if err != nil || len(v.wrong) == 0 {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
