@@ -317,7 +317,7 @@ func TestFilesFromTheShell(t *testing.T) {
 	says(0, "import ID is done: 1 of 1 lines were applied, 0 failed\n", "import", "stock", path("one.csv", "sku,delta,reason\nmug,5,+found\n"))
 	says(0, "import ID: 1 lines wait for the workers; ", "import", "stock", path("two.csv", "sku,delta,reason\nmug,1,x\n"), "--no-wait")
 	w.quiet()
-	if got := w.text(`SELECT on_hand || ' ' || (SELECT string_agg(DISTINCT cause, ' ') FROM stock_movements) FROM products`); got != "16 shell" {
+	if got := w.text(`SELECT on_hand || ' ' || (SELECT string_agg(DISTINCT cause, ' ') FROM stock_movements) FROM products`); got != "16 "+byShell() {
 		t.Errorf("%s", got)
 	}
 	says(1, "quayside: The first line must name the columns: sku,delta,reason. Nothing was imported.\n  line 1 \"colour\" is not a column of stock: take it out\n", "import", "stock", path("three.csv", "sku,delta,reason,colour\nmug,1,x,red\n"))
@@ -334,7 +334,7 @@ func TestFilesFromTheShell(t *testing.T) {
 	w.must(err)
 	info, err := os.Stat(file)
 	w.must(err)
-	if strings.Count(string(got), "\r\n") != 4 || !strings.Contains(string(got), `"shell","'+found",`) || info.Mode().Perm() != 0o600 {
+	if strings.Count(string(got), "\r\n") != 4 || !strings.Contains(string(got), `"`+byShell()+`","'+found",`) || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v\n%s", info.Mode(), got)
 	}
 	says(2, "quayside: there are no exports of \"customers\": it is orders, payments, refunds, movements, products or events", "export", "customers")

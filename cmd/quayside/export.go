@@ -100,9 +100,9 @@ func (a *app) exportTable(ctx context.Context, table string, o exportOptions) er
 		return err
 	}
 	return a.withDock(ctx, func(ctx context.Context, db *database.DB) error {
-		ctx = asShell(ctx)
+		ctx = asShell(ctx, "export", "export-"+t.Name)
 		if o.masked {
-			ctx = web.As(ctx, &web.Caller{Name: byShell, ID: byShell})
+			ctx = web.As(ctx, &web.Caller{Name: byShell(), ID: shell})
 		}
 		return a.writeWhole(o.output, func(w io.Writer) error {
 			out := bufio.NewWriterSize(w, 64<<10)

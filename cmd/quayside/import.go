@@ -17,7 +17,6 @@ import (
 	"quayside/internal/dock"
 	"quayside/internal/fault"
 	"quayside/internal/queue"
-	"quayside/internal/web"
 	"quayside/migrations"
 )
 
@@ -89,11 +88,6 @@ func (a *app) withDock(ctx context.Context, do func(ctx context.Context, db *dat
 	return do(ctx, db)
 }
 
-// asShell is ctx of whoever may reach the database.
-func asShell(ctx context.Context) context.Context {
-	return web.As(ctx, &web.Caller{Name: byShell, ID: byShell, Scopes: []string{web.AllScopes}})
-}
-
 func (a *app) importFile(ctx context.Context, kind, path string, o importOptions) error {
 	k := dock.KindOf(kind)
 	if k == nil {
@@ -113,7 +107,7 @@ func (a *app) importFile(ctx context.Context, kind, path string, o importOptions
 	}
 	return a.withDock(ctx, func(ctx context.Context, db *database.DB) error {
 		d := dock.New(db, silence{}, nil)
-		i, err := d.Take(asShell(ctx), file, o.Options)
+		i, err := d.Take(asShell(ctx, "import", "create-import"), file, o.Options)
 		if err != nil {
 			return inFull(err)
 		}

@@ -16,9 +16,6 @@ import (
 	"quayside/migrations"
 )
 
-// byShell is who acts through quayside keys: whoever may reach the database.
-const byShell = "shell"
-
 func newKeysCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keys",
@@ -81,24 +78,23 @@ func newKeysCreateCommand(a *app) *cobra.Command {
 		Use: "create NAME --scope SCOPE[,SCOPE…]", Short: "Create a key, and show it this once", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withKeys(cmd, func(db *database.DB) error {
-				var k *access.Key
-				var secret string
-				err := db.InTx(cmd.Context(), func(tx database.Tx) (err error) {
-					d := access.Draft{Name: args[0], Scopes: scopes}
-					if expires != 0 {
-						d.ExpiresAt = tx.Now.Add(expires)
+				n := access.NewKey{Name: args[0], Scopes: scopes}
+				if expires != 0 {
+					now, err := db.Now(cmd.Context())
+					if err != nil {
+						return err
 					}
-					k, secret, err = access.Create(tx, d, byShell)
-					return err
-				})
+					n.ExpiresAt = now.Add(expires)
+				}
+				k, err := access.NewKeys(db).New(asShell(cmd.Context(), "keys create", "create-key"), n)
 				if err != nil {
 					return err
 				}
 				if asJSON {
-					return json.NewEncoder(a.stdout).Encode(map[string]any{"id": k.ID, "name": k.Name, "key": secret, "scopes": k.Scopes, "expires_at": k.ExpiresAt})
+					return json.NewEncoder(a.stdout).Encode(map[string]any{"id": k.ID, "name": k.Name, "key": k.Key, "scopes": k.Scopes, "expires_at": k.ExpiresAt})
 				}
 				_, _ = fmt.Fprintf(a.stdout, "%s\n\nThis is the key of %s, shown this once. It may: %s.\nIt opens the admin API until %s, sent as\n\n  Authorization: Bearer KEY\n",
-					secret, k.Name, strings.Join(k.Scopes, ", "), k.ExpiresAt.Format("2 January 2006"))
+					k.Key, k.Name, strings.Join(k.Scopes, ", "), k.ExpiresAt.Format("2 January 2006"))
 				return nil
 			})
 		},
@@ -146,11 +142,7 @@ func newKeysRevokeCommand(a *app) *cobra.Command {
 		Use: "revoke NAME", Short: "Revoke a living key, by name or id; it opens nothing within seconds", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withKeys(cmd, func(db *database.DB) error {
-				var k *access.Key
-				err := db.InTx(cmd.Context(), func(tx database.Tx) (err error) {
-					k, err = access.Revoke(tx, args[0], byShell)
-					return err
-				})
+				k, err := access.NewKeys(db).End(asShell(cmd.Context(), "keys revoke", "revoke-key"), args[0])
 				if err == nil {
 					_, _ = fmt.Fprintf(a.stdout, "%s (%s…) is revoked\n", k.Name, k.Prefix)
 				}

@@ -96,13 +96,25 @@ func (k *Keys) create(ctx context.Context, in *struct{ Body NewKey }) (*createOu
 			return nil, err
 		}
 		secret = made
-		return &createOutput{CreatedKey{KeyView: key.view(tx.Now)}}, nil
+		v := key.view(tx.Now)
+		Changed(ctx, "key/"+v.ID, nil, v)
+		return &createOutput{CreatedKey{KeyView: v}}, nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	out.Body.Key = secret
 	return out, nil
+}
+
+// New creates a key by the request of ctx (see [Once]). Errors: those of
+// [Create]; 403 when it may do more than who acts.
+func (k *Keys) New(ctx context.Context, n NewKey) (*CreatedKey, error) {
+	out, err := k.create(ctx, &struct{ Body NewKey }{n})
+	if err != nil {
+		return nil, err
+	}
+	return &out.Body, nil
 }
 
 type createOutput struct{ Body CreatedKey }
@@ -147,18 +159,32 @@ type KeyPath struct {
 	ID string `path:"id" maxLength:"64" doc:"The key's id, or the name of a living one"`
 }
 
-func (k *Keys) revoke(ctx context.Context, in *KeyPath) (*struct{ Body KeyView }, error) {
-	var v KeyView
-	err := k.db.InTx(ctx, func(tx database.Tx) error {
+func (k *Keys) revoke(ctx context.Context, in *KeyPath) (*revokeOutput, error) {
+	out, err := Once(ctx, k.db, func(ctx context.Context, tx database.Tx) (*revokeOutput, error) {
 		key, err := Revoke(tx, in.ID, web.Actor(ctx))
-		if err == nil {
-			v = key.view(tx.Now)
+		if err != nil {
+			return nil, err
 		}
-		return err
+		was := *key
+		was.RevokedAt, was.RevokedBy = nil, nil
+		v := key.view(tx.Now)
+		Changed(ctx, "key/"+v.ID, was.view(tx.Now), v)
+		return &revokeOutput{v}, nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	k.forget()
-	return &struct{ Body KeyView }{v}, nil
+	return out, nil
 }
+
+// End revokes a key by the request of ctx (see [Once]). Errors: those of [Revoke].
+func (k *Keys) End(ctx context.Context, which string) (*KeyView, error) {
+	out, err := k.revoke(ctx, &KeyPath{ID: which})
+	if err != nil {
+		return nil, err
+	}
+	return &out.Body, nil
+}
+
+type revokeOutput struct{ Body KeyView }

@@ -22,7 +22,7 @@ type Key struct {
 	Digest     string     `json:"digest"` // SHA-256 in hex
 	Scopes     []string   `json:"scopes" gorm:"serializer:json"`
 	CreatedAt  time.Time  `json:"created_at"`
-	CreatedBy  string     `json:"created_by"` // admin:NAME, or shell
+	CreatedBy  string     `json:"created_by"` // admin:NAME, shell:USER
 	ExpiresAt  time.Time  `json:"expires_at"`
 	LastUsedAt *time.Time `json:"last_used_at"` // to the minute; nil: never
 	RevokedAt  *time.Time `json:"revoked_at"`

@@ -20,7 +20,8 @@ const (
 )
 
 // Once carries out a request of the admin API in one transaction and returns
-// its answer. When the request carries an Idempotency-Key, key and answer are
+// its answer; the transaction enters it into the audit log, as do says by
+// [Changed]. When the request carries an Idempotency-Key, key and answer are
 // written in that transaction: a repeat gets the answer and has no effect, in
 // whichever process, and one that comes while the first is at work waits for
 // it. A refused request leaves nothing behind. do gets a context in which
@@ -28,6 +29,28 @@ const (
 // Errors: those of do; Conflict idempotency_key_in_use; 422
 // idempotency_key_reused for another body.
 func Once[T any](ctx context.Context, db *database.DB, do func(ctx context.Context, tx database.Tx) (*T, error)) (out *T, err error) {
+	return answered(ctx, db, func(tx database.Tx) (*T, error) {
+		var c Change
+		out, err := do(database.Inside(context.WithValue(ctx, changeKey{}, &c), tx), tx)
+		if err != nil {
+			return nil, err
+		}
+		return out, Record(ctx, tx, c)
+	})
+}
+
+// Keep ends a request that took more than one transaction, of which the one with
+// the effect has entered it into the audit log (see [Record]): it keeps the
+// answer, out, for a repeat. Errors: as Once.
+func Keep[T any](ctx context.Context, db *database.DB, out *T) (*T, error) {
+	if web.OnceOf(ctx) == nil {
+		return out, nil
+	}
+	return answered(ctx, db, func(database.Tx) (*T, error) { return out, nil })
+}
+
+// answered does, in a transaction, what was not done for the same request before.
+func answered[T any](ctx context.Context, db *database.DB, do func(tx database.Tx) (*T, error)) (out *T, err error) {
 	once := web.OnceOf(ctx)
 	replayed := false
 	err = db.InTx(ctx, func(tx database.Tx) (err error) {
@@ -37,7 +60,7 @@ func Once[T any](ctx context.Context, db *database.DB, do func(ctx context.Conte
 				return err
 			}
 		}
-		if out, err = do(database.Inside(ctx, tx), tx); err != nil || once == nil {
+		if out, err = do(tx); err != nil || once == nil {
 			return err
 		}
 		return keep(tx, once, out)
@@ -53,7 +76,7 @@ func Once[T any](ctx context.Context, db *database.DB, do func(ctx context.Conte
 
 // Before returns what was answered to this request before, nil when it is new.
 // It is for what takes more than one transaction: ask it first, and end with
-// [Once]. Errors: as Once.
+// [Keep]. Errors: as Once.
 func Before[T any](ctx context.Context, db *database.DB) (out *T, err error) {
 	once := web.OnceOf(ctx)
 	if once == nil {

@@ -56,6 +56,10 @@ INSERT INTO imports (id, kind, format, dry_run, again, digest, layout, lines, ap
   VALUES ('00000000-0000-7000-8000-00000000000a', 'stock', 'csv', false, false, repeat('a', 64), '{}', 3, 1, 1, 'waiting', now(), now(), now(), 'shell');
 INSERT INTO import_batches VALUES ('00000000-0000-7000-8000-00000000000a', 1, 4, 1, 'mug,1,x');
 INSERT INTO import_errors VALUES ('00000000-0000-7000-8000-00000000000a', 3, 'product_not_found', 'm', '[]');
+INSERT INTO audit_log (at, actor, key_id, operation, method, path, subject, request_id, salt, change_digest)
+  SELECT now(), 'admin:x', 'bootstrap', 'create-product', 'POST', '/api/v1/products', 'product/mug', '', '\x00', sha256('a') FROM generate_series(1, 2);
+INSERT INTO audit_seals VALUES (1, 1, sha256('b'), now());
+INSERT INTO audit_unsealed VALUES (2);
 INSERT INTO inquiries (payment_id, state, since, ask_at, ask_until) VALUES ('p1', 'open', now(), now(), now());
 INSERT INTO letters (id, order_id, kind, address, facts, state, not_before, rung_at, message_id, posted_at)
   VALUES (gen_random_uuid(), 'o1', 'order_received', 'a@shop.example', '{}', 'queued', now(), now(), 'm1', now());`
@@ -239,6 +243,26 @@ var keyViolations = []violation{
 	{"a_revoked_key_says_by_whom", `UPDATE api_keys SET revoked_at = now()`},
 }
 
+var auditViolations = []violation{
+	{"an_entry_says_who_did_what", `INSERT INTO audit_log (at, actor, key_id, operation, method, path, subject, request_id, salt, change_digest)
+		SELECT at, '', key_id, operation, method, path, subject, request_id, salt, change_digest FROM audit_log`},
+	{"a_digest_of_a_change_is_a_sha256", `INSERT INTO audit_log (at, actor, key_id, operation, method, path, subject, request_id, salt, change_digest)
+		SELECT at, actor, key_id, operation, method, path, subject, request_id, salt, 'short' FROM audit_log`},
+	{"an_erased_entry_has_nothing_left", `UPDATE audit_log SET erased_at = now(), before = NULL, after = NULL`},
+	{"an_erased_entry_has_nothing_left", `UPDATE audit_log SET erased_at = now(), salt = NULL, after = '{}'`},
+	{"the_audit_log_only_loses_content", `UPDATE audit_log SET after = '{}'`},
+	{"the_audit_log_only_loses_content", `UPDATE audit_log SET salt = NULL`},
+	{"the_audit_log_only_loses_content", `UPDATE audit_log SET erased_at = now(), salt = NULL, actor = 'admin:y'`},
+	{"the_audit_log_is_append_only", `DELETE FROM audit_log`},
+	{"the_audit_log_is_never_emptied", `TRUNCATE audit_log CASCADE`},
+	{"an_entry_is_sealed_once", `INSERT INTO audit_seals VALUES (2, 1, sha256('c'), now())`},
+	{"seals_are_counted_from_one", `INSERT INTO audit_seals VALUES (0, 2, sha256('c'), now())`},
+	{"a_seal_is_a_sha256", `INSERT INTO audit_seals VALUES (2, 2, 'short', now())`},
+	{"the_seals_are_append_only", `UPDATE audit_seals SET hash = sha256('c')`},
+	{"the_seals_are_append_only", `DELETE FROM audit_seals`},
+	{"the_seals_are_never_emptied", `TRUNCATE audit_seals`},
+}
+
 var refundViolations = []violation{
 	{"a_refund_is_positive", refund(`'p2', 'XRP', 0, 'approved', NULL, NULL, ''`)},
 	{"an_amount_is_a_finite_number_from_zero", refund(`'p2', 'XRP', -1, 'approved', NULL, NULL, ''`)},
@@ -312,7 +336,7 @@ func TestSpineRefuses(t *testing.T) {
 		exec(t, db, refund(values))
 	}
 	planted := map[string]bool{}
-	for _, group := range [][]violation{stockViolations, orderViolations, paymentViolations, refundViolations, checkoutViolations, keyViolations, otherViolations} {
+	for _, group := range [][]violation{stockViolations, orderViolations, paymentViolations, refundViolations, checkoutViolations, keyViolations, auditViolations, otherViolations} {
 		for _, v := range group {
 			planted[v.rule] = true
 			_, err := db.Exec(t.Context(), v.statement)
@@ -360,6 +384,7 @@ func TestSpineAllows(t *testing.T) {
 		`UPDATE letters SET state = 'sent', sent_at = now()`,
 		`UPDATE cases SET state = 'closed', closed_at = now(), closed_by = 'x'`,
 		`UPDATE inbox SET outcome = 'ignored', settled_at = now()`,
+		`UPDATE audit_log SET before = NULL, after = NULL, salt = NULL, erased_at = now()`,
 	} {
 		exec(t, db, statement)
 	}

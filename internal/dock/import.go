@@ -37,7 +37,7 @@ type Import struct {
 	RungAt    time.Time  `json:"rung_at"`
 	Reason    string     `json:"reason"` // of the last failure that was no line's
 	CreatedAt time.Time  `json:"created_at"`
-	CreatedBy string     `json:"created_by"` // admin:NAME, or shell
+	CreatedBy string     `json:"created_by"` // admin:NAME, shell:USER
 	EndedAt   *time.Time `json:"ended_at"`
 }
 
@@ -165,7 +165,12 @@ func (f *File) putBatches(tx database.Tx, id uuid.UUID) error {
 // [access.Once]). Errors: Conflict already_imported, too_many_imports.
 func (d *Dock) Take(ctx context.Context, f *File, o Options) (*Import, error) {
 	return access.Once(ctx, d.db, func(ctx context.Context, tx database.Tx) (*Import, error) {
-		return d.put(tx, f, o, web.Actor(ctx))
+		i, err := d.put(tx, f, o, web.Actor(ctx))
+		if err != nil {
+			return nil, err
+		}
+		access.Changed(ctx, i.subject(), nil, i.view())
+		return i, nil
 	})
 }
 

@@ -71,7 +71,7 @@ type ImportView struct {
 	Digest    string     `json:"sha256" doc:"SHA-256 of the file, in hex"`
 	Reason    string     `json:"reason" doc:"Why it could not go on when it was tried last; empty when it could"`
 	CreatedAt time.Time  `json:"created_at" doc:"When the file came"`
-	CreatedBy string     `json:"created_by" doc:"Who sent it: admin:NAME, or shell for quayside import"`
+	CreatedBy string     `json:"created_by" doc:"Who sent it: admin:NAME, or shell:USER for quayside import"`
 	EndedAt   *time.Time `json:"ended_at" doc:"When it was done, cancelled or stopped"`
 }
 
@@ -222,10 +222,17 @@ func (d *Dock) listErrors(ctx context.Context, in *lineErrorsInput) (*struct{ Bo
 
 func (d *Dock) cancelImport(ctx context.Context, in *ImportPath) (*importOutput, error) {
 	return access.Once(ctx, d.db, func(ctx context.Context, tx database.Tx) (*importOutput, error) {
-		i, err := d.cancel(tx, in.id(), func(i Import) error { return KindOf(i.Kind).permit(ctx) })
+		var was Import
+		i, err := d.cancel(tx, in.id(), func(i Import) error {
+			was = i
+			return KindOf(i.Kind).permit(ctx)
+		})
 		if err != nil {
 			return nil, err
 		}
+		access.Changed(ctx, i.subject(), was.view(), i.view())
 		return &importOutput{i.view()}, nil
 	})
 }
+
+func (i Import) subject() string { return "import/" + i.ID.String() }

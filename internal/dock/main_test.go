@@ -88,7 +88,7 @@ func (q *quay) text(query string, args ...any) (s string) {
 
 // owner is a context of somebody who may do everything.
 func owner() context.Context {
-	return web.As(context.Background(), &web.Caller{Name: "admin:test", ID: "test", Scopes: []string{web.AllScopes}})
+	return web.By(web.As(context.Background(), &web.Caller{Name: "admin:test", ID: "test", Scopes: []string{web.AllScopes}}), asked)
 }
 
 // with is a context of somebody with these scopes or roles.
@@ -101,7 +101,7 @@ func with(words ...string) context.Context {
 			scopes = append(scopes, w)
 		}
 	}
-	return web.As(context.Background(), &web.Caller{Name: "admin:some", ID: "some", Scopes: scopes})
+	return web.By(web.As(context.Background(), &web.Caller{Name: "admin:some", ID: "some", Scopes: scopes}), asked)
 }
 
 // export returns what goes out.
@@ -135,3 +135,6 @@ func numbered(n int, form string) (list []string) {
 	}
 	return list
 }
+
+// asked is what a test asks for, in the audit log.
+var asked = web.Request{Operation: "test", Method: "POST", Path: "/test"}

@@ -137,6 +137,7 @@ func (a Admin) create(ctx context.Context, in *struct{ Body NewProduct }) (*prod
 		if err != nil {
 			return nil, err
 		}
+		access.Changed(ctx, "product/"+p.SKU, nil, viewOf(*p))
 		return output(*p, http.StatusCreated)
 	})
 }
@@ -155,21 +156,22 @@ type editInput struct {
 }
 
 func (a Admin) edit(ctx context.Context, in *editInput) (*productOutput, error) {
-	var p *Product
-	err := a.DB.InTx(ctx, func(tx database.Tx) (err error) {
-		p, err = Edit(in.Body).Apply(tx, in.SKU, func(was Product) error {
-			etag, err := web.ETag(viewOf(was))
+	return access.Once(ctx, a.DB, func(ctx context.Context, tx database.Tx) (*productOutput, error) {
+		var was productView
+		p, err := Edit(in.Body).Apply(tx, in.SKU, func(p Product) error {
+			was = viewOf(p)
+			etag, err := web.ETag(was)
 			if err != nil {
 				return err
 			}
 			return in.Check(etag)
 		})
-		return err
+		if err != nil {
+			return nil, err
+		}
+		access.Changed(ctx, "product/"+p.SKU, was, viewOf(*p))
+		return output(*p, http.StatusOK)
 	})
-	if err != nil {
-		return nil, err
-	}
-	return output(*p, http.StatusOK)
 }
 
 type productsInput struct {
@@ -261,12 +263,28 @@ type adjustInput struct {
 
 func (a Admin) adjust(ctx context.Context, in *adjustInput) (*movementOutput, error) {
 	return access.Once(ctx, a.DB, func(ctx context.Context, tx database.Tx) (*movementOutput, error) {
+		shelf, err := Load(tx, []string{in.SKU})
+		if err != nil {
+			return nil, err
+		}
 		m, err := in.Body.Apply(tx, in.SKU, web.Actor(ctx))
 		if err != nil {
 			return nil, err
 		}
-		return &movementOutput{viewOfMovement(*m)}, nil
+		p, err := a.find(ctx, in.SKU)
+		if err != nil {
+			return nil, err
+		}
+		out := &movementOutput{viewOfMovement(*m)}
+		access.Changed(ctx, "product/"+in.SKU, viewOf(*shelf.Product(in.SKU)), adjusted{viewOf(*p), out.Body})
+		return out, nil
 	})
+}
+
+// adjusted is a product after its stock was changed, and why.
+type adjusted struct {
+	productView
+	Movement movementView `json:"movement"`
 }
 
 type movementOutput struct{ Body movementView }

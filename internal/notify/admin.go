@@ -219,7 +219,9 @@ func (o *Outbox) resend(ctx context.Context, in *resendInput, retell Retell) (*r
 		if err != nil {
 			return nil, err
 		}
-		return &resendOutput{o.detail(*posted).shown(ctx)}, nil
+		out := &resendOutput{o.detail(*posted).shown(ctx)}
+		access.Changed(ctx, "email/"+out.Body.ID, nil, out.Body)
+		return out, nil
 	})
 }
 

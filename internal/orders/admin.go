@@ -108,7 +108,7 @@ func (n NewOrder) Draft() Draft {
 }
 
 func (b *Book) create(ctx context.Context, in *struct{ Body NewOrder }) (*orderOutput, error) {
-	return b.change(ctx, func(tx database.Tx) (string, error) {
+	return b.change(ctx, "", func(tx database.Tx) (string, error) {
 		f, err := b.Open(tx, in.Body.Draft(), web.Actor(ctx))
 		if err != nil {
 			return "", err
@@ -117,16 +117,53 @@ func (b *Book) create(ctx context.Context, in *struct{ Body NewOrder }) (*orderO
 	})
 }
 
-// change carries out a request that changes one order, whose id do returns, and
-// answers with the order.
-func (b *Book) change(ctx context.Context, do func(tx database.Tx) (id string, err error)) (*orderOutput, error) {
-	return access.Once(ctx, b.db, func(ctx context.Context, tx database.Tx) (*orderOutput, error) {
-		id, err := do(tx)
-		if err != nil {
-			return nil, err
-		}
-		return b.answer(ctx, id)
+// change carries out a request that changes the order id, or opens one when it
+// is ""; do returns the order's id. It answers with the order.
+func (b *Book) change(ctx context.Context, id string, do func(tx database.Tx) (string, error)) (*orderOutput, error) {
+	return access.Once(ctx, b.db, func(ctx context.Context, tx database.Tx) (out *orderOutput, err error) {
+		err = b.audited(ctx, tx, id, func() (string, error) {
+			id, err := do(tx)
+			if err == nil {
+				out, err = b.answer(ctx, id)
+			}
+			return id, err
+		})
+		return out, err
 	})
+}
+
+// audited carries out do, which changes the order id, or opens one when it is
+// "", and returns its id, and says for the audit log what that has changed.
+func (b *Book) audited(ctx context.Context, tx database.Tx, id string, do func() (string, error)) error {
+	var before, after *View
+	if id != "" { // locked as do would first of all: what others change is not this request's
+		if err := tx.Exec(`SELECT 1 FROM orders WHERE id = ? FOR NO KEY UPDATE`, id).Error; err != nil {
+			return fmt.Errorf("lock order %s: %w", id, err)
+		}
+		v, err := b.Show(ctx, id)
+		if err != nil {
+			return err
+		}
+		before = v.recorded(ctx)
+	}
+	id, err := do()
+	if err != nil {
+		return err
+	}
+	v, err := b.Show(ctx, id)
+	if err != nil {
+		return err
+	}
+	after = v.recorded(ctx)
+	access.Changed(ctx, "order/"+id, before, after)
+	return nil
+}
+
+// recorded is the order as the audit log keeps it: without what opens its page.
+func (v View) recorded(ctx context.Context) *View {
+	v = v.shown(ctx)
+	v.StatusURL = ""
+	return &v
 }
 
 func (b *Book) answer(ctx context.Context, id string) (*orderOutput, error) {
@@ -309,7 +346,7 @@ func (b *Book) cancel(ctx context.Context, in *cancelInput) (*orderOutput, error
 		return nil, fault.New(fault.Unprocessable, "invalid_reason", "the reason breaks a rule").
 			With(fault.Field{Location: "reason", Message: "must be without control characters"})
 	}
-	return b.change(ctx, func(tx database.Tx) (string, error) {
+	return b.change(ctx, in.ID, func(tx database.Tx) (string, error) {
 		_, err := b.Cancel(tx, in.ID, web.Actor(ctx), in.Body.Reason)
 		return in.ID, err
 	})

@@ -92,16 +92,17 @@ func (b *Book) deliver(ctx context.Context, in *deliverInput) (*shipmentOutput, 
 // changeParcel carries out a request that makes or changes a parcel of an
 // order, and answers with the parcel.
 func (b *Book) changeParcel(ctx context.Context, order string, how func(tx database.Tx) (*Shipment, error)) (*shipmentOutput, error) {
-	return access.Once(ctx, b.db, func(ctx context.Context, tx database.Tx) (*shipmentOutput, error) {
-		sh, err := how(tx)
-		if err != nil {
-			return nil, err
-		}
-		v, err := b.parcel(ctx, order, sh.ID)
-		if err != nil {
-			return nil, err
-		}
-		return &shipmentOutput{v}, nil
+	return access.Once(ctx, b.db, func(ctx context.Context, tx database.Tx) (out *shipmentOutput, err error) {
+		err = b.audited(ctx, tx, order, func() (string, error) {
+			sh, err := how(tx)
+			if err != nil {
+				return "", err
+			}
+			v, err := b.parcel(ctx, order, sh.ID)
+			out = &shipmentOutput{v}
+			return order, err
+		})
+		return out, err
 	})
 }
 
@@ -145,12 +146,15 @@ func (b *Book) takeBack(ctx context.Context, in *returnInput) (*returnOutput, er
 		what.Refund = &decimal.Decimal{}
 		*what.Refund = in.Body.Refund.Decimal
 	}
-	return access.Once(ctx, b.db, func(ctx context.Context, tx database.Tx) (*returnOutput, error) {
-		r, err := b.TakeBack(tx, in.ID, web.Actor(ctx), what)
-		if err != nil {
-			return nil, err
-		}
-		return &returnOutput{viewOfReturn(*r, in.Body.Items)}, nil
+	return access.Once(ctx, b.db, func(ctx context.Context, tx database.Tx) (out *returnOutput, err error) {
+		err = b.audited(ctx, tx, in.ID, func() (string, error) {
+			r, err := b.TakeBack(tx, in.ID, web.Actor(ctx), what)
+			if err == nil {
+				out = &returnOutput{viewOfReturn(*r, in.Body.Items)}
+			}
+			return in.ID, err
+		})
+		return out, err
 	})
 }
 

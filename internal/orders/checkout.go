@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/shopspring/decimal"
 
+	"quayside/internal/access"
 	"quayside/internal/database"
 	"quayside/internal/fault"
 	"quayside/internal/payqi"
@@ -87,8 +88,10 @@ func (b *Book) Checkout(ctx context.Context, id, actor string) (way *WayToPay, c
 		if asked != nil {
 			return c.giveUp(tx, asked)
 		}
-		way, late, err = b.linkCheckout(tx, *c, p)
-		return err
+		if way, late, err = b.linkCheckout(tx, *c, p); err != nil || way == nil {
+			return err
+		}
+		return access.Record(ctx, tx, access.Change{Subject: "payment/" + way.PaymentID, After: createdPayment{OrderID: id, WayToPayView: checkoutAnswer(way, true).Body}})
 	})
 	for _, err := range []error{asked, err, late} {
 		if err != nil {

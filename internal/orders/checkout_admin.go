@@ -61,8 +61,13 @@ func (b *Book) createPayment(ctx context.Context, in *OrderPath) (*checkoutOutpu
 	if err != nil {
 		return nil, err
 	}
-	out := checkoutAnswer(way, created)
-	return access.Once(ctx, b.db, func(context.Context, database.Tx) (*checkoutOutput, error) { return out, nil })
+	return access.Keep(ctx, b.db, checkoutAnswer(way, created))
+}
+
+// createdPayment is a payment that was created for an order, as the audit log keeps it.
+type createdPayment struct {
+	OrderID string `json:"order_id"`
+	WayToPayView
 }
 
 func checkoutAnswer(way *WayToPay, created bool) *checkoutOutput {
@@ -103,7 +108,7 @@ func (b *Book) linkPayment(ctx context.Context, in *linkInput) (*orderOutput, er
 	if in.Body != nil {
 		what = *in.Body
 	}
-	return b.change(ctx, func(tx database.Tx) (string, error) {
+	return b.change(ctx, in.ID, func(tx database.Tx) (string, error) {
 		return in.ID, b.Link(tx, in.ID, web.Actor(ctx), in.PaymentID, what.PayAddress, what.DestinationTag)
 	})
 }

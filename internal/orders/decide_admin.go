@@ -151,11 +151,17 @@ func (b *Book) resolve(ctx context.Context, in *resolveInput) (*caseOutput, erro
 	}
 	what := Decision{Action: in.Body.Action, Note: in.Body.Note, OrderID: in.Body.OrderID, To: destination(in.Body.Address, in.Body.DestinationTag)}
 	return access.Once(ctx, b.db, func(ctx context.Context, tx database.Tx) (*caseOutput, error) {
+		before, err := b.showCase(ctx, &in.CasePath)
+		if err != nil {
+			return nil, err
+		}
 		c, err := b.Resolve(tx, id, web.Actor(ctx), what)
 		if err != nil {
 			return nil, err
 		}
-		return &caseOutput{viewOfCase(*c)}, nil
+		out := &caseOutput{viewOfCase(*c)}
+		access.Changed(ctx, "case/"+out.Body.ID, before.Body, out.Body)
+		return out, nil
 	})
 }
 
@@ -173,7 +179,7 @@ func (b *Book) reopenOrder(ctx context.Context, in *reopenInput) (*orderOutput, 
 	if err := checkNote("reason", in.Body.Reason); err != nil {
 		return nil, err
 	}
-	return b.change(ctx, func(tx database.Tx) (string, error) {
+	return b.change(ctx, in.ID, func(tx database.Tx) (string, error) {
 		_, err := b.Reopen(tx, in.ID, web.Actor(ctx), in.Body.Reason)
 		return in.ID, err
 	})
@@ -270,15 +276,15 @@ func (b *Book) settleRefund(ctx context.Context, order string, amount *web.Money
 		}
 	}
 	return access.Once(ctx, b.db, func(ctx context.Context, tx database.Tx) (*refundsOutput, error) {
-		refunds, err := b.Settle(tx, order, web.Actor(ctx), what)
-		if err != nil {
-			return nil, err
-		}
 		list := RefundList{Data: []RefundView{}}
-		for _, r := range refunds {
-			list.Data = append(list.Data, viewOfRefund(*r))
-		}
-		return &refundsOutput{list}, nil
+		err := b.audited(ctx, tx, order, func() (string, error) {
+			refunds, err := b.Settle(tx, order, web.Actor(ctx), what)
+			for _, r := range refunds {
+				list.Data = append(list.Data, viewOfRefund(*r))
+			}
+			return order, err
+		})
+		return &refundsOutput{list}, err
 	})
 }
 
@@ -401,12 +407,18 @@ func (b *Book) changeRefund(ctx context.Context, path string, change func(databa
 	if err != nil {
 		return nil, err
 	}
-	return access.Once(ctx, b.db, func(_ context.Context, tx database.Tx) (*refundOutput, error) {
+	return access.Once(ctx, b.db, func(ctx context.Context, tx database.Tx) (*refundOutput, error) {
+		_, _, was, err := b.refund(tx, id) // with the locks of change
+		if err != nil {
+			return nil, err
+		}
 		r, err := change(tx, id)
 		if err != nil {
 			return nil, err
 		}
-		return &refundOutput{viewOfRefund(*r)}, nil
+		out := &refundOutput{viewOfRefund(*r)}
+		access.Changed(ctx, "refund/"+out.Body.ID, viewOfRefund(*was), out.Body)
+		return out, nil
 	})
 }
 

@@ -14,7 +14,8 @@ import (
 
 // asOwner is ctx of somebody who may do everything.
 func asOwner(ctx context.Context) context.Context {
-	return web.As(ctx, &web.Caller{Name: "admin:test", Scopes: []string{web.AllScopes}})
+	ctx = web.By(ctx, web.Request{Operation: "test", Method: "POST", Path: "/test"})
+	return web.As(ctx, &web.Caller{Name: "admin:test", ID: "test", Scopes: []string{web.AllScopes}})
 }
 
 // searched returns the ids that a search finds, in the order of the list.

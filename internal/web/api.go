@@ -57,7 +57,7 @@ func NewAPI(e *gin.Engine, o APIOptions) huma.API {
 	}
 	api := humagin.New(e, config)
 	documentProblems(api.OpenAPI())
-	api.UseMiddleware(newGate(o.AdminKeys, o.Keys).check, strictQuery, strictBody, noteOnce)
+	api.UseMiddleware(newGate(o.AdminKeys, o.Keys).check, noteRequest, strictQuery, strictBody, noteOnce)
 	e.GET("/openapi.json", serveOpenAPI(api))
 	mountDocs(e)
 	return api

@@ -165,6 +165,14 @@ func Actor(ctx context.Context) string {
 	return ""
 }
 
+// CallerID returns the id of the key of who acts, "" where nobody has logged in.
+func CallerID(ctx context.Context) string {
+	if c, ok := ctx.Value(callerKey{}).(*Caller); ok {
+		return c.ID
+	}
+	return ""
+}
+
 // Allowed reports whether who acts has a scope.
 func Allowed(ctx context.Context, scope string) bool {
 	c, ok := ctx.Value(callerKey{}).(*Caller)

@@ -68,9 +68,8 @@ func noteOnce(hc huma.Context, next func(huma.Context)) {
 	if query := c.Request.URL.RawQuery; query != "" { // a rehearsal is another wish
 		_, _ = h.Write([]byte("\x00?" + query))
 	}
-	caller, _ := hc.Context().Value(callerKey{}).(*Caller)
 	next(huma.WithValue(hc, onceKey{}, &Once{
-		Caller: caller.ID, Operation: c.Request.Method + " " + c.Request.URL.Path, Key: keys[0], Digest: hex.EncodeToString(h.Sum(nil)), header: hc.SetHeader,
+		Caller: CallerID(hc.Context()), Operation: c.Request.Method + " " + c.Request.URL.Path, Key: keys[0], Digest: hex.EncodeToString(h.Sum(nil)), header: hc.SetHeader,
 	}))
 }
 

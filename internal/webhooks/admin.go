@@ -249,7 +249,7 @@ func (in *Inbox) replay(ctx context.Context, q *replayInput) (*replayOutput, err
 	if err != nil {
 		return nil, err
 	}
-	return access.Once(ctx, in.db, func(context.Context, database.Tx) (*replayOutput, error) { return out, nil })
+	return access.Keep(ctx, in.db, out)
 }
 
 func (in *Inbox) replayNow(ctx context.Context, q *replayInput) (*replayOutput, error) {
@@ -266,7 +266,7 @@ func (in *Inbox) replayNow(ctx context.Context, q *replayInput) (*replayOutput, 
 	}
 	var again bool
 	err = in.db.InTx(ctx, func(tx database.Tx) (err error) {
-		again, err = in.Replay(tx, r.ID, web.Actor(ctx), note)
+		again, err = in.replayAudited(ctx, tx, r.ID, note)
 		return err
 	})
 	if err != nil {
@@ -284,6 +284,31 @@ func (in *Inbox) replayNow(ctx context.Context, q *replayInput) (*replayOutput, 
 		out.Status = http.StatusOK
 	}
 	return out, nil
+}
+
+// replayAudited is Replay by the request of ctx, with its entry in the audit log
+// when there is something to do.
+func (in *Inbox) replayAudited(ctx context.Context, tx database.Tx, id uuid.UUID, note string) (again bool, err error) {
+	inside := database.Inside(ctx, tx)
+	was, err := in.find(inside, id.String())
+	if err != nil {
+		return false, err
+	}
+	if again, err = in.Replay(tx, id, web.Actor(ctx), note); err != nil || !again {
+		return again, err
+	}
+	is, err := in.find(inside, id.String())
+	if err != nil {
+		return false, err
+	}
+	after := replayedEvent{EventView: is.view(), Note: note}
+	return true, access.Record(ctx, tx, access.Change{Subject: "event/" + id.String(), Before: was.view(), After: after})
+}
+
+// replayedEvent is an event that is put to work again, and why.
+type replayedEvent struct {
+	EventView
+	Note string `json:"note"`
 }
 
 func (in *Inbox) dryRun(ctx context.Context, r *eventRow, note string) (*replayOutput, error) {
