@@ -35,7 +35,8 @@ type fault struct {
 type attack struct {
 	w        *world
 	s        *sender
-	probe    func(number int) *teller
+	probe    func(salt int) *teller
+	aside    func(func()) // does it beside, before the run comes to rest
 	rng      *rand.Rand
 	target   string
 	evidence []string
@@ -713,23 +714,25 @@ func fillRedis(ctx context.Context, a *attack) error {
 	return nil
 }
 
-func mailAway(ctx context.Context, a *attack) error {
+func mailAway(_ context.Context, a *attack) error {
 	a.w.mailLine.down()
 	a.later(a.w.mailLine.up)
 	if !listening(a.w.mailLine.addr) {
 		a.saw("nobody listens at %s", a.w.mailLine.addr)
 	}
-	return a.payOne(ctx)
-}
-
-// payOne sees to it that there is a letter to send.
-func (a *attack) payOne(context.Context) error {
-	a.probe(a.rng.IntN(1 << 30)).simple("completed")
+	a.payOne()
 	return nil
 }
 
+// payOne sees to it that there is a letter to send. It does not wait: another
+// fault may have taken Postgres away.
+func (a *attack) payOne() {
+	t := a.probe(a.rng.IntN(1 << 30))
+	a.aside(func() { t.simple("completed") })
+}
+
 func mailGoesWrong(f mailFault) func(context.Context, *attack) error {
-	return func(ctx context.Context, a *attack) error {
+	return func(_ context.Context, a *attack) error {
 		a.w.mail.set(f)
 		a.later(func() error {
 			if n := a.w.mail.met(); n > 0 {
@@ -738,7 +741,8 @@ func mailGoesWrong(f mailFault) func(context.Context, *attack) error {
 			a.w.mail.set(mailWell)
 			return nil
 		})
-		return a.payOne(ctx)
+		a.payOne()
+		return nil
 	}
 }
 

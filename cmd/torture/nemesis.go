@@ -66,7 +66,7 @@ func drawPlan(seed uint64, allowed []fault, length time.Duration) plan {
 			b.Target = f.targets[rng.IntN(len(f.targets))]
 		}
 		if len(p.Blows)%6 == 5 {
-			if other := allowed[rng.IntN(len(allowed))]; together2(f, other) {
+			if other := allowed[rng.IntN(len(allowed))]; mayMeet(f, other) {
 				b.With, b.HoldMS = other.name, max(b.HoldMS, other.hold.Milliseconds())
 			}
 		}
@@ -76,14 +76,15 @@ func drawPlan(seed uint64, allowed []fault, length time.Duration) plan {
 	return p
 }
 
-// together2 reports whether two faults can be had at once: each must still be
+// mayMeet reports whether two faults can be had at once: each must still be
 // able to prove that it happened to what is ours.
-func together2(f, other fault) bool {
+func mayMeet(f, other fault) bool {
 	area := func(f fault) string { a, _, _ := strings.Cut(f.name, "-"); return a }
 	alone := map[string]bool{"rolling": true, "secret": true, "storm": true, "slow": true, "all": true}
 	a, b := area(f), area(other)
 	processes := func(s string) bool { return strings.HasPrefix(s, "serve") || strings.HasPrefix(s, "work") }
-	return a != b && !alone[a] && !alone[b] && !(processes(a) && processes(b)) &&
+	noLetters := a == "mail" && (b == "postgres" || b == "work") || b == "mail" && (a == "postgres" || a == "work")
+	return a != b && !alone[a] && !alone[b] && !noLetters && !(processes(a) && processes(b)) &&
 		!strings.HasSuffix(f.name, "unapplied") && !strings.HasSuffix(other.name, "unapplied")
 }
 
@@ -125,7 +126,7 @@ func (r *run) strike(ctx context.Context, number int, b blow) (s struck) {
 		if !known {
 			continue
 		}
-		a := &attack{w: r.world, s: r.sender, probe: r.probe, rng: rng, target: b.Target}
+		a := &attack{w: r.world, s: r.sender, probe: r.probe, aside: r.telling.Go, rng: rng, target: b.Target}
 		if i == 1 {
 			a.target = ""
 			if f.targets != nil {

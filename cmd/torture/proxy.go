@@ -24,6 +24,8 @@ type line struct {
 	proxy    *toxiproxy.Proxy
 }
 
+func init() { zerolog.SetGlobalLevel(zerolog.Disabled) } // some of toxiproxy's poisons log past the logger they are given
+
 // openLine listens on a free port for upstream.
 func openLine(name, upstream string) (*line, error) {
 	l := &line{name: name, upstream: upstream, addr: "127.0.0.1:0"}

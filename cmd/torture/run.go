@@ -26,16 +26,17 @@ import (
 // run is one run of the torture.
 type run struct {
 	options
-	plan   plan
-	out    io.Writer
-	dir    string
-	world  *world
-	sender *sender
-	goods  []good
-	began  time.Time
-	ctx    context.Context //nolint:containedctx // of the stories
-	looks  atomic.Int64    // of the watcher
-	probes atomic.Int64
+	plan    plan
+	out     io.Writer
+	dir     string
+	world   *world
+	sender  *sender
+	goods   []good
+	began   time.Time
+	ctx     context.Context //nolint:containedctx // of the stories
+	looks   atomic.Int64    // of the watcher
+	probes  atomic.Int64
+	telling sync.WaitGroup // stories under way
 
 	mu         sync.Mutex
 	violations []string
@@ -118,6 +119,7 @@ func (r *run) torment(ctx context.Context) (v verdict, err error) {
 		endFlow()
 		hopeless := time.AfterFunc(r.patience(), func() { giveUp(errors.New("nobody answers any more")) })
 		flow.Wait()
+		r.telling.Wait()
 		hopeless.Stop()
 	}
 	r.is("coming to rest")
@@ -191,11 +193,8 @@ func (r *run) stock(ctx context.Context) error {
 	return nil
 }
 
-// flow begins stories, as many each second as the rate says, until ctx ends,
-// and waits for those under way.
+// flow begins stories, as many each second as the rate says, until ctx ends.
 func (r *run) flow(ctx context.Context) {
-	var telling sync.WaitGroup
-	defer telling.Wait()
 	room := make(chan struct{}, 96)
 	every := time.NewTicker(time.Duration(float64(time.Second) / r.rate))
 	defer every.Stop()
@@ -212,7 +211,7 @@ func (r *run) flow(ctx context.Context) {
 		}
 		s, rng := storyOf(r.seed, number)
 		t := r.teller(number, s.kind, rng)
-		telling.Go(func() {
+		r.telling.Go(func() {
 			defer func() { <-room }()
 			s.tell(t)
 		})
