@@ -133,8 +133,8 @@ func TestDeadlockIsRunAgain(t *testing.T) {
 	if err := errors.Join(add("a", "b"), <-other); err != nil {
 		t.Fatal(err)
 	}
-	if sum := one[int64](t, db, `SELECT sum(n) FROM things`); sum != 4 || runs.Load() != 3 || rings.Load() != 2 {
-		t.Errorf("sum %d, %d runs, %d rings; want 4, 3, 2", sum, runs.Load(), rings.Load())
+	if sum := one[int64](t, db, `SELECT sum(n) FROM things`); sum != 4 || runs.Load() < 3 || runs.Load() > 4 || rings.Load() != 2 {
+		t.Errorf("sum %d, %d runs, %d rings; want 4, 3 (4 when both were ended), 2", sum, runs.Load(), rings.Load())
 	}
 }
 
