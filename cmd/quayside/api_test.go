@@ -223,6 +223,11 @@ func TestAPIBadRequests(t *testing.T) {
 		{"bad bytes in the query", "GET", orders + "?email=%ff", "", "400", nil},
 		{"NUL in the query", "GET", orders + "?email=%00", "", "400", nil},
 		// Paths (ADM 68–70).
+		{"no such audit entry", "GET", "/api/v1/audit/0", "", "404", nil},
+		{"an audit entry that is no number", "GET", "/api/v1/audit/one", "", "404", nil},
+		{"change an audit entry", "PATCH", "/api/v1/audit/1", `{}`, "405", nil},
+		{"bad cursor of the audit log", "GET", "/api/v1/audit?after=WyJhIl0", "", "400", nil},
+		{"audit from no time", "GET", "/api/v1/audit?from=yesterday", "", "400 422", nil},
 		{"no such order", "GET", orders + "/none", "", "404", nil},
 		{"no such event", "GET", "/api/v1/events/none", "", "404", nil},
 		{"no such product", "GET", products + "/none", "", "404", nil},
@@ -467,6 +472,8 @@ func (w *world) playAPI(check func(operation string, want int, method, path, bod
 	check("list-import-errors", 200, "GET", "/api/v1/imports/"+bulk+"/errors", "")
 	w.must(w.db.InTx(w.t.Context(), func(tx database.Tx) error { return tx.Exec(`UPDATE imports SET state = 'stopped'`).Error }))
 	check("cancel-import", 200, "DELETE", "/api/v1/imports/"+bulk, "")
+	check("list-audit", 200, "GET", "/api/v1/audit?actor=admin:bootstrap&subject=order/one&from=2026-01-01T00:00:00Z", "")
+	check("show-audit", 200, "GET", "/api/v1/audit/"+w.text(`SELECT id FROM audit_log WHERE operation = 'edit-shipment'`), "")
 	for _, table := range dock.Tables {
 		check("export-"+table.Name, 200, "GET", "/api/v1/exports/"+table.Name, "")
 	}
@@ -508,6 +515,8 @@ func TestAPIPagesWhileRowsCome(t *testing.T) {
 		{"/api/v1/events?type=payment.completed", "id"},
 		{"/api/v1/cases", "id"},
 		{"/api/v1/orders/first-0/timeline", "seq"},
+		{"/api/v1/audit", "id"},
+		{"/api/v1/audit?operation=create-order", "id"},
 	} {
 		start := w.page(list.path, 200, "").keys(list.key)
 		seen := map[string]int{}

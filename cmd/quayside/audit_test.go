@@ -141,3 +141,51 @@ func TestAuditOnceAndFromTheShell(t *testing.T) {
 		t.Errorf("entered %s, want %s", got, want)
 	}
 }
+
+// The API tells what was done, by each of its filters, and what of it has
+// changed to who may also read customers' names; an operator may read neither.
+func TestAuditOverHTTP(t *testing.T) {
+	t.Parallel()
+	w := stockroom(t)
+	if r := w.ask("POST", "/api/v1/orders/open/cancellation", `{"reason":"no"}`, "X-Request-Id", "mine-1"); r.status != 200 {
+		t.Fatalf("%d %s", r.status, r.body)
+	}
+	at := w.text(`SELECT to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') FROM audit_log WHERE operation = 'cancel-order'`)
+	for query, want := range map[string]string{
+		"":                            "cancel-order create-order create-product",
+		"actor=admin:bootstrap":       "cancel-order create-order create-product",
+		"actor=admin:other":           "",
+		"operation=create-order":      "create-order",
+		"subject=order/open":          "cancel-order create-order",
+		"subject=order/ope":           "",
+		"request_id=mine-1":           "cancel-order",
+		"from=" + at:                  "cancel-order",
+		"to=" + at:                    "create-order create-product",
+		"from=" + at + "&to=" + at:    "",
+		"subject=order/open&to=" + at: "create-order",
+	} {
+		p := w.page("/api/v1/audit?"+query, 50, "")
+		if got := strings.Join(p.keys("operation"), " "); got != want {
+			t.Errorf("%s: %s, want %s", query, got, want)
+		}
+	}
+	path := "/api/v1/audit/" + w.page("/api/v1/audit?request_id=mine-1", 1, "").keys("id")[0]
+	var entry struct {
+		Subject       string
+		Before, After struct {
+			Status   string
+			Currency *string
+		}
+	}
+	w.must(w.shop.call(t.Context(), http.MethodGet, path, nil, &entry))
+	if entry.Subject != "order/open" || entry.Before.Status != "pending" || entry.After.Status != "cancelled" || entry.After.Currency != nil {
+		t.Errorf("entry: %+v", entry)
+	}
+	for scopes, want := range map[string][2]int{`"admin"`: {200, 200}, `"operator"`: {403, 403}, `"audit:read"`: {200, 403}, `"pii:read"`: {403, 403}} {
+		r := w.ask("POST", "/api/v1/keys", `{"name":"k`+randomHex(4)+`","scopes":[`+scopes+`]}`)
+		key := "Bearer " + w.fieldOf(r, "key")
+		if got := [2]int{w.ask("GET", "/api/v1/audit", "", "Authorization", key).status, w.ask("GET", path, "", "Authorization", key).status}; got != want {
+			t.Errorf("%s: %d, want %d", scopes, got, want)
+		}
+	}
+}

@@ -11,7 +11,7 @@ import (
 	"quayside/internal/web"
 )
 
-// AdminRoutes adds the operations on keys to api.
+// AdminRoutes adds the operations on keys, and those that tell what was done with them, to api.
 func (k *Keys) AdminRoutes(api huma.API) {
 	tags := web.Tag(api, "Keys", "Who may use this API, and for what")
 	huma.Register(api, huma.Operation{
@@ -28,6 +28,7 @@ func (k *Keys) AdminRoutes(api huma.API) {
 		Summary: "Revoke a key", Tags: tags, Errors: []int{http.StatusNotFound, http.StatusConflict},
 		Description: "It opens nothing any more, in every process within seconds.",
 	}, k.revoke)
+	k.auditRoutes(api)
 }
 
 // KeyView is a key as the admin API promises it. It is exported because huma

@@ -23,6 +23,7 @@ var Scopes = map[string]string{
 	"imports:write": "send and cancel imports; each needs stock:write or orders:write too, for what it writes",
 	"reports:read":  "statistics and the money report",
 	"pii:read":      "customers' addresses and names; without it they are masked",
+	"audit:read":    "who did what; what it has changed needs pii:read too",
 	"keys:admin":    "create and revoke keys, for no more than one's own key may",
 }
 
