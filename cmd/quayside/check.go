@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"quayside/internal/access"
 	"quayside/internal/database"
 	"quayside/internal/fault"
 	"quayside/internal/inventory"
@@ -15,7 +16,10 @@ import (
 )
 
 // checkOptions are the flags of check.
-type checkOptions struct{ full, repair, yes bool }
+type checkOptions struct {
+	full, repair, yes bool
+	seals             []string
+}
 
 func newCheckCommand(a *app) *cobra.Command {
 	var o checkOptions
@@ -29,11 +33,20 @@ reads. Exit code 1 and the offending rows when one is broken.
 The ledger of stock is added up from its last checkpoints, which workers write;
 --full adds it up from the start, and compares the checkpoints as well.
 
+The audit log is a chain of hashes, of which it shows the last. Write that down
+where nobody reaches who may write to the database, and have it compared with
+--seal: then nothing that was sealed before can have been changed or cut off.
+
 Where stock differs from its ledger, --repair shows the corrections it would
 write into the ledger, so that it says what the stock is: the levels stay. With
 --yes it writes them, each as it finds the product then, and a closed case
 STOCK_DRIFT for each.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, s := range o.seals {
+				if _, err := access.ParseSealed(s); err != nil {
+					return misuse(err.Error())
+				}
+			}
 			if o.yes && !o.repair {
 				return misuse("--yes confirms --repair: give both")
 			}
@@ -43,6 +56,7 @@ STOCK_DRIFT for each.`,
 	cmd.Flags().BoolVar(&o.full, "full", false, "add the ledger up from the start, and compare its checkpoints")
 	cmd.Flags().BoolVar(&o.repair, "repair", false, "show how the ledger would be corrected where stock differs from it")
 	cmd.Flags().BoolVar(&o.yes, "yes", false, "with --repair: write the corrections, then check")
+	cmd.Flags().StringSliceVar(&o.seals, "seal", nil, "`NUMBER:HASH` that an earlier check showed: the audit log must still have it")
 	return cmd
 }
 
@@ -69,10 +83,51 @@ func (a *app) check(ctx context.Context, o checkOptions) error {
 	if err != nil {
 		return err
 	}
-	if !reportFindings(a.stdout, broken, len(invariantsOf(o.full))) {
+	sound := reportFindings(a.stdout, broken, len(invariantsOf(o.full)))
+	sealed, err := reportSeals(ctx, a.stdout, db, o.seals)
+	if err != nil {
+		return err
+	}
+	if !sound || !sealed {
 		return errSaid
 	}
 	return nil
+}
+
+// reportSeals prints the last seal of the audit log; true when it has all that
+// were written down.
+func reportSeals(ctx context.Context, w io.Writer, db *database.DB, written []string) (sealed bool, err error) {
+	err = db.InSnapshot(ctx, func(tx database.Tx) error {
+		sealed = true
+		for _, s := range written {
+			seal, err := access.ParseSealed(s)
+			if err != nil {
+				return err
+			}
+			holds, err := seal.Holds(tx)
+			if err != nil {
+				return err
+			}
+			if !holds {
+				sealed = false
+				_, _ = fmt.Fprintf(w, "BROKEN: the audit log does not have seal %s any more: it was written anew\n", s)
+			}
+		}
+		last, waiting, err := access.LastSeal(tx)
+		if err != nil {
+			return err
+		}
+		said := "nothing is sealed yet"
+		if last.Number > 0 {
+			said = "its last seal is " + last.String()
+		}
+		if waiting > 0 {
+			said += fmt.Sprintf("; %d entries wait for a worker to seal them", waiting)
+		}
+		_, _ = fmt.Fprintf(w, "the audit log: %s\n", said)
+		return nil
+	})
+	return sealed, err
 }
 
 // byCheck is who repaired stock from the command line.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -44,6 +45,10 @@ var plants = map[string]string{
 	"every change of an order by an event has its event":                                    `UPDATE timeline SET inbox_id = gen_random_uuid() WHERE order_id = 'paid' AND inbox_id IS NOT NULL`,
 	"an unpaid order does not outlive its deadline":                                         `UPDATE orders SET deadline = now() - interval '3 minutes' WHERE id = 'open'`,
 
+	"each seal of the audit log is the hash of its entry and of the seal before it, without a gap":                 `UPDATE audit_log SET actor = 'admin:nobody' WHERE id = (SELECT entry_id FROM audit_seals WHERE number = 2)`,
+	"what an entry of the audit log says has changed is what it said when it was written":                          `UPDATE audit_log SET after = '{"sku": "mug"}' WHERE operation = 'create-product'`,
+	"each entry of the audit log is sealed or waits for it, and none that came two minutes later is sealed before": `DELETE FROM audit_seals WHERE number = (SELECT max(number) FROM audit_seals)`,
+
 	"each line of an import is applied, has an error or waits, once": `INSERT INTO imports (id, kind, format, dry_run, again, digest, layout, lines, applied, state, not_before, rung_at, created_at, created_by)
 		VALUES (gen_random_uuid(), 'stock', 'csv', false, false, repeat('a', 64), '{}', 3, 2, 'waiting', now() + interval '1 day', now(), now(), 'admin:test')`,
 	"a payment that was created for an order is that order's, unless a person moved it": `INSERT INTO checkouts (order_id, number, idempotency_key, amount, currency, state, leased_until, payment_id, asked_by, asked_at)
@@ -64,7 +69,7 @@ func TestCheckFindsWhatIsBroken(t *testing.T) {
 	played(t, w)
 	env := func(address string) map[string]string { return map[string]string{"DATABASE_URL": address} }
 	healthy := copyOf(t, w.cfg.DatabaseURL.reveal())
-	if code, out, stderr := quayside(t, env(healthy), "check", "--full"); code != 0 || out != fmt.Sprintf("all %d invariants hold\n", len(invariants)) {
+	if code, out, stderr := quayside(t, env(healthy), "check", "--full"); code != 0 || !regexp.MustCompile(fmt.Sprintf(`^all %d invariants hold\nthe audit log: its last seal is [1-9]\d*:[0-9a-f]{64}\n$`, len(invariants))).MatchString(out) {
 		t.Fatalf("healthy: exit %d\n%s%s", code, out, stderr)
 	}
 	for _, inv := range invariants {
@@ -87,6 +92,39 @@ func TestCheckFindsWhatIsBroken(t *testing.T) {
 	for name := range plants {
 		if !strings.Contains(fmt.Sprint(invariants), name) {
 			t.Errorf("planted for nobody: %q", name)
+		}
+	}
+}
+
+// Whoever may write to the database can cut the end off the audit log, or write
+// it anew, so that it holds in itself; not so that it has a seal which was
+// written down elsewhere.
+func TestCheckComparesSeals(t *testing.T) {
+	w := newWorld(t)
+	played(t, w)
+	address := copyOf(t, w.cfg.DatabaseURL.reveal())
+	env := map[string]string{"DATABASE_URL": address}
+	_, out, _ := quayside(t, env, "check")
+	_, seal, _ := strings.Cut(strings.TrimSpace(out), "its last seal is ")
+	if code, out, stderr := quayside(t, env, "check", "--seal", seal); code != 0 {
+		t.Errorf("%s: exit %d\n%s%s", seal, code, out, stderr)
+	}
+	behindTheBack(t, address, `DELETE FROM audit_log WHERE id = (SELECT entry_id FROM audit_seals ORDER BY number DESC LIMIT 1);
+		DELETE FROM audit_seals WHERE number = (SELECT max(number) FROM audit_seals)`)
+	if code, out, _ := quayside(t, env, "check"); code != 0 {
+		t.Errorf("cut off: exit %d\n%s", code, out)
+	}
+	if code, out, _ := quayside(t, env, "check", "--seal", seal); code != exitFail || !strings.Contains(out, "BROKEN: the audit log does not have seal "+seal) {
+		t.Errorf("cut off, compared: exit %d\n%s", code, out)
+	}
+	behindTheBack(t, address, `DELETE FROM audit_log WHERE id = (SELECT entry_id FROM audit_seals WHERE number = 2);
+		DELETE FROM audit_seals WHERE number = 2`)
+	if code, out, _ := quayside(t, env, "check"); code != exitFail || !strings.Contains(out, "\n  seal 3 of entry ") {
+		t.Errorf("one taken out: exit %d\n%s", code, out)
+	}
+	for _, wrong := range []string{"1", "0:" + strings.Repeat("a", 64), "1:zz", "x:" + strings.Repeat("a", 64)} {
+		if code, _, _ := quayside(t, env, "check", "--seal="+wrong); code != exitUsage {
+			t.Errorf("--seal=%s: exit %d", wrong, code)
 		}
 	}
 }
@@ -174,6 +212,7 @@ func played(t *testing.T, w *world) {
 		w.stands("shipped", "paid/paid/queued")
 		w.stands("expired", "expired/unpaid/none")
 		w.must(w.shop.call(t.Context(), http.MethodPost, "/api/v1/orders/shipped/shipments", map[string]any{}, nil))
+		w.await("the seals", func() bool { return w.count(`SELECT count(*) FROM audit_unsealed`) == 0 })
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"quayside/internal/access"
 	"quayside/internal/database"
 	"quayside/internal/inventory"
 	"quayside/internal/orders"
@@ -122,6 +123,17 @@ var invariants = []invariant{
 		FROM imports i LEFT JOIN (SELECT import_id, sum(lines) AS lines FROM import_batches GROUP BY import_id) b ON b.import_id = i.id
 		LEFT JOIN (SELECT import_id, count(*) AS lines FROM import_errors GROUP BY import_id) e ON e.import_id = i.id
 		WHERE i.failed <> COALESCE(e.lines, 0) OR COALESCE(b.lines, 0) <> CASE WHEN i.state IN ('waiting','stopped') THEN i.lines - i.applied - i.failed ELSE 0 END`},
+	{name: "each seal of the audit log is the hash of its entry and of the seal before it, without a gap", query: `
+		SELECT 'seal ' || s.number || ' of entry ' || s.entry_id FROM
+			(SELECT number, entry_id, hash, lag(number, 1, 0::bigint) OVER w AS number_before, lag(hash, 1, ''::bytea) OVER w AS hash_before
+			FROM audit_seals WINDOW w AS (ORDER BY number)) s LEFT JOIN audit_log a ON a.id = s.entry_id
+		WHERE s.number <> s.number_before + 1 OR a.id IS NULL OR s.hash <> sha256(s.hash_before || convert_to(` + access.SealedLine + `, 'UTF8'))`},
+	{name: "what an entry of the audit log says has changed is what it said when it was written", query: `
+		SELECT 'entry ' || id FROM audit_log WHERE erased_at IS NULL AND change_digest <> ` + access.ChangeDigest},
+	{name: "each entry of the audit log is sealed or waits for it, and none that came two minutes later is sealed before", query: `
+		SELECT 'entry ' || a.id || CASE WHEN u.entry_id IS NULL THEN ' waits nowhere' ELSE ' waits since ' || a.at END
+		FROM audit_log a LEFT JOIN audit_seals s ON s.entry_id = a.id LEFT JOIN audit_unsealed u ON u.entry_id = a.id
+		WHERE (s.entry_id IS NULL) = (u.entry_id IS NULL) OR u.entry_id IS NOT NULL AND a.at < (SELECT max(sealed_at) FROM audit_seals) - interval '2 minutes'`},
 	{name: "an unpaid order does not outlive its deadline", query: `
 		SELECT id || ': ' || deadline FROM orders WHERE status IN ('pending','payment_failed') AND deadline < now() - interval '2 minutes'`},
 }

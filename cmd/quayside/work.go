@@ -16,6 +16,7 @@ import (
 
 const (
 	sweepEvery   = time.Second // how soon work whose bell was lost is found again
+	sealEvery    = 2 * time.Second
 	auditEvery   = time.Minute // between two looks at a part of the stock
 	auditParts   = 10          // of 50 products, in one look
 	moneyWorkers = 4           // batches applied at once
@@ -77,6 +78,10 @@ func (h *house) work(ctx context.Context) error {
 	sweeps.Go(func() error { sweepUntil(ctx, "letters", sweepEvery, h.sweepLetters); return nil })
 	sweeps.Go(func() error { sweepUntil(ctx, "imports", sweepEvery, h.sweepImports); return nil })
 	sweeps.Go(func() error { sweepUntil(ctx, "stock", auditEvery, h.auditStock()); return nil })
+	sweeps.Go(func() error {
+		sweepUntil(ctx, "the audit log", sealEvery, func(ctx context.Context) error { return access.Seal(ctx, h.db) })
+		return nil
+	})
 	sweeps.Go(func() error {
 		sweepUntil(ctx, "old answers", time.Hour, func(ctx context.Context) error { return access.ForgetAnswers(ctx, h.db) })
 		return nil
