@@ -61,7 +61,7 @@ func (db *DB) once(ctx context.Context, fn func(tx Tx) error, o ...*sql.TxOption
 	defer end()
 	var after []func()
 	err := db.gorm.WithContext(ctx).Transaction(func(g *gorm.DB) error {
-		now, err := db.now(g)
+		now, err := db.begin(g, len(o) == 0)
 		if err != nil {
 			return err
 		}
@@ -78,6 +78,27 @@ func (db *DB) once(ctx context.Context, fn func(tx Tx) error, o ...*sql.TxOption
 		ring()
 	}
 	return nil
+}
+
+// byKey keeps Postgres from reading whole tables, be it for a search or to join
+// them. A transaction that writes has the keys of its rows, but Postgres keeps
+// the plan of a statement: made while a table was empty, it would go through all
+// of it when it is not. Compiling a statement takes longer than any of these.
+const byKey = `SELECT now(), set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true)`
+
+// begin says how a transaction looks up its rows, and reads its clock.
+func (db *DB) begin(g *gorm.DB, writes bool) (now time.Time, err error) {
+	if !writes {
+		return db.now(g)
+	}
+	var off string
+	if err := g.Raw(byKey).Row().Scan(&now, &off, &off, &off, &off); err != nil {
+		return now, fmt.Errorf("begin a transaction: %w", err)
+	}
+	if db.clock != nil {
+		now = db.clock()
+	}
+	return now.UTC().Truncate(time.Microsecond), nil
 }
 
 // Now is the time that a transaction beginning now would have.

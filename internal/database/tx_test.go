@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"gorm.io/gorm"
 
 	"quayside/internal/database"
 	"quayside/internal/database/dbtest"
@@ -187,4 +190,30 @@ func TestNow(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// A plan that is made while a table is empty looks its rows up by key all the
+// same. Outside a transaction it would read all of them.
+func TestInTxLooksUpByKey(t *testing.T) {
+	db := things(t, database.Options{MaxConns: 2})
+	explain := func(g *gorm.DB) string {
+		var plan []string
+		err := g.Raw(`EXPLAIN UPDATE things t SET n = r.n FROM json_populate_recordset(NULL::things, '[]') r WHERE t.id = r.id`).Scan(&plan).Error
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(plan, "\n")
+	}
+	if outside := explain(db.Read(t.Context())); !strings.Contains(outside, "Hash Join") {
+		t.Fatalf("this shows nothing: the plan is\n%s", outside)
+	}
+	err := db.InTx(t.Context(), func(tx database.Tx) error {
+		if inside := explain(tx.DB); !strings.Contains(inside, "Nested Loop") || !strings.Contains(inside, "Index Cond: (id = r.id)") {
+			t.Errorf("the plan is\n%s", inside)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }

@@ -118,9 +118,10 @@ func (o *Outbox) Withdraw(tx database.Tx, withdrawals []Withdrawal) error {
 	if len(orders) == 0 {
 		return nil
 	}
+	// The state is no plain column here, so that nobody takes letters_waiting for the way to them: it holds all that wait.
 	err := tx.Exec(`UPDATE letters l SET state = CASE l.state WHEN 'queued' THEN 'dropped' ELSE l.state END, last_error = ?
 		FROM unnest(?::text[], ?::text[]) w(order_id, kind)
-		WHERE l.order_id = w.order_id AND l.kind = w.kind AND l.state IN ('queued', 'sending', 'unknown')`,
+		WHERE l.order_id = w.order_id AND l.kind = w.kind AND l.state || '' IN ('queued', 'sending', 'unknown')`,
 		outgrown, database.Array(orders), database.Array(kinds)).Error
 	if err != nil {
 		return fmt.Errorf("withdraw letters of %d orders: %w", len(withdrawals), err)
