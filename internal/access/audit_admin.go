@@ -20,7 +20,7 @@ import (
 
 // auditRoutes adds what people have done to api.
 func (k *Keys) auditRoutes(api huma.API) {
-	tags := web.Tag(api, "Audit", "Who did what through this API and the shell. What stands here is never changed, and sealed within seconds")
+	tags := web.Tag(api, "Audit", "Who did what through this API and the shell. What stands here is never changed, and is sealed within seconds")
 	huma.Register(api, huma.Operation{
 		OperationID: "list-audit", Method: http.MethodGet, Path: "/api/v1/audit", Security: web.Needs("audit:read"),
 		Summary: "List what was done, newest first", Tags: tags,
@@ -68,7 +68,7 @@ type AuditView struct {
 	RequestID    string     `json:"request_id" doc:"Its X-Request-Id, which finds it in the log; empty for a command"`
 	ChangeDigest string     `json:"change_digest" doc:"SHA-256, salted, of what was before and after: what the seal holds of it"`
 	ErasedAt     *time.Time `json:"erased_at" doc:"When what was before and after was erased, with a person's data; null: it was not"`
-	Seal         *SealView  `json:"seal" doc:"Null for the seconds until it is sealed"`
+	Seal         *SealView  `json:"seal" doc:"Null for the seconds until a worker seals it"`
 }
 
 // SealView is the seal of an entry.
