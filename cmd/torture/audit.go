@@ -63,13 +63,14 @@ func (r *run) audit(ctx context.Context) (f findings, err error) {
 func (f *findings) count(entries []entry, faulted [][2]time.Time) {
 	f.latency = map[bool][]float64{}
 	open, stories, kinds := map[int64]bool{}, map[int]bool{}, map[string]bool{}
-	lies := map[int64]lie{}
+	lies, wishes, granted := map[int64]lie{}, map[int64]string{}, map[string]outcome{}
 	for _, e := range entries {
 		stories[e.Story] = true
 		if e.Kind != "" {
 			kinds[e.Kind] = true
 		}
 		if e.Act != actTell {
+			f.countWish(e, wishes, granted)
 			continue
 		}
 		if e.Outcome == "" {
@@ -99,6 +100,22 @@ func (f *findings) count(entries []entry, faulted [][2]time.Time) {
 		}
 	}
 	f.unanswered, f.stories, f.kinds = len(open), len(stories), len(kinds)
+}
+
+// countWish sees that the shop gets one answer to a request, however often it
+// asks: each has a key.
+func (f *findings) countWish(e entry, wishes map[int64]string, granted map[string]outcome) {
+	if e.Outcome == "" {
+		wishes[e.N] = e.Act + " " + e.Order
+		return
+	}
+	wish := wishes[e.N]
+	if before, asked := granted[wish]; asked && e.Outcome != unknown && before != e.Outcome {
+		f.other = append(f.other, fmt.Sprintf("the shop asked twice to %s, and was answered %s and %s", wish, before, e.Outcome))
+	}
+	if e.Outcome != unknown {
+		granted[wish] = e.Outcome
+	}
 }
 
 // loadJournal puts every event of the journal beside the tables of the program.

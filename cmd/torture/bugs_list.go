@@ -296,7 +296,6 @@ var bugs = []bug{
 	replayed := false
 `},
 		},
-		blows: []blow{{Fault: "postgres-reply-lost", Target: "serve", HoldMS: 6000, RestMS: 500}, {Fault: "postgres-reply-lost", Target: "serve", HoldMS: 6000, RestMS: 500}},
 	},
 	{
 		name: "committed-and-not-shipped", about: "a paid order is not put up for shipment",

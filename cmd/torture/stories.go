@@ -53,6 +53,7 @@ var stories = []story{
 	{"cancelled, then paid", cancelled(nil, []string{"created", "completed"})},
 	{"paid, then cancelled", cancelled([]string{"completed"}, nil)},
 	{"shipped", shipped},
+	{"the shop asks twice", askedTwice},
 	{"each event many times", duplicates},
 	{"the same in other bytes", inOtherBytes},
 	{"forged", lied(forged)},
@@ -199,6 +200,14 @@ func shipped(t *teller) {
 	if o, opened := t.open(0); opened {
 		_ = t.tell(t.event("completed", o, t.name("pay"))) && t.ship(o)
 	}
+}
+
+// askedTwice repeats what the shop wants with the key it came with: a repeat is
+// answered like the first, and done once.
+func askedTwice(t *teller) {
+	o, body := t.draft()
+	together(2, func(int) { t.put(o, body, 0) })
+	together(2, func(int) { t.cancel(o) })
 }
 
 func duplicates(t *teller) {
