@@ -39,6 +39,7 @@ type attack struct {
 	aside    func(func()) // does it beside, before the run comes to rest
 	rng      *rand.Rand
 	target   string
+	last     int // 1: it ends after others, for what it starts needs what they took away
 	evidence []string
 	undo     []func() error
 	mu       sync.Mutex

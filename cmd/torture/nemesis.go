@@ -3,12 +3,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -76,15 +78,23 @@ func drawPlan(seed uint64, allowed []fault, length time.Duration) plan {
 	return p
 }
 
+// area is the first word of a fault's name.
+func area(name string) string {
+	a, _, _ := strings.Cut(name, "-")
+	return a
+}
+
+func ofProcesses(area string) bool {
+	return strings.HasPrefix(area, "serve") || strings.HasPrefix(area, "work")
+}
+
 // mayMeet reports whether two faults can be had at once: each must still be
 // able to prove that it happened to what is ours.
 func mayMeet(f, other fault) bool {
-	area := func(f fault) string { a, _, _ := strings.Cut(f.name, "-"); return a }
 	alone := map[string]bool{"rolling": true, "secret": true, "storm": true, "slow": true, "all": true}
-	a, b := area(f), area(other)
-	processes := func(s string) bool { return strings.HasPrefix(s, "serve") || strings.HasPrefix(s, "work") }
+	a, b := area(f.name), area(other.name)
 	noLetters := a == "mail" && (b == "postgres" || b == "work") || b == "mail" && (a == "postgres" || a == "work")
-	return a != b && !alone[a] && !alone[b] && !noLetters && !(processes(a) && processes(b)) &&
+	return a != b && !alone[a] && !alone[b] && !noLetters && !(ofProcesses(a) && ofProcesses(b)) &&
 		!strings.HasSuffix(f.name, "unapplied") && !strings.HasSuffix(other.name, "unapplied")
 }
 
@@ -133,6 +143,9 @@ func (r *run) strike(ctx context.Context, number int, b blow) (s struck) {
 				a.target = f.targets[rng.IntN(len(f.targets))]
 			}
 		}
+		if ofProcesses(area(name)) {
+			a.last = 1
+		}
 		attacks = append(attacks, a)
 		s.bound = max(s.bound, f.bound)
 		if err := f.inject(ctx, a); err != nil {
@@ -140,8 +153,9 @@ func (r *run) strike(ctx context.Context, number int, b blow) (s struck) {
 		}
 	}
 	s.err = errors.Join(s.err, sleep(ctx, time.Duration(b.HoldMS)*time.Millisecond))
-	for i := len(attacks) - 1; i >= 0; i-- {
-		s.err = errors.Join(s.err, attacks[i].end())
+	slices.SortStableFunc(attacks, func(a, b *attack) int { return cmp.Compare(a.last, b.last) })
+	for _, a := range attacks {
+		s.err = errors.Join(s.err, a.end())
 	}
 	ended := time.Now()
 	s.bound = time.Duration(float64(s.bound) * r.slack)

@@ -23,6 +23,8 @@ type process struct {
 	name  string
 	path  string
 	cmd   *exec.Cmd
+	log   string
+	from  int64  // where in the log its own part begins
 	birth uint64 // its start time in /proc, in ticks since boot: tells it from another with its number
 	done  chan struct{}
 	err   error // how it ended; read after done
@@ -38,7 +40,11 @@ func startProcess(name, path, dir, log string, env []string, args ...string) (*p
 		return nil, err
 	}
 	defer func() { _ = out.Close() }()
-	p := &process{name: name, path: path, cmd: exec.Command(path, args...), done: make(chan struct{})} //nolint:noctx,gosec // signal ends it; a path of our own
+	before, err := out.Stat()
+	if err != nil {
+		return nil, err
+	}
+	p := &process{name: name, path: path, log: log, from: before.Size(), cmd: exec.Command(path, args...), done: make(chan struct{})} //nolint:noctx,gosec // signal ends it; a path of our own
 	p.cmd.Env, p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = env, dir, out, out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := p.cmd.Start(); err != nil {
@@ -57,6 +63,12 @@ func startProcess(name, path, dir, log string, env []string, args ...string) (*p
 }
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
+
+// said reports whether the process has written text.
+func (p *process) said(text string) bool {
+	all, err := os.ReadFile(p.log)
+	return err == nil && int64(len(all)) >= p.from && bytes.Contains(all[p.from:], []byte(text))
+}
 
 func (p *process) ended() bool {
 	select {

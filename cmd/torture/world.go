@@ -264,7 +264,14 @@ func (w *world) run(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// raise gives an actor a new life, and waits until serve is ready for traffic.
+// started is what a process of the program says when it has looked at its
+// settings, Postgres and its schema, and begins.
+func (a *actor) started(p *process) bool {
+	return p.said(map[string]string{"serve": `"msg":"serving"`, "work": `"msg":"working"`}[a.role])
+}
+
+// raise gives an actor a new life, and waits until serve is ready for traffic
+// and a worker works.
 func (w *world) raise(ctx context.Context, a *actor) error {
 	p, err := startProcess(a.name, w.program, w.dir, filepath.Join(w.dir, a.name+".log"), w.environment(a), a.role)
 	if err != nil {
@@ -274,10 +281,12 @@ func (w *world) raise(ctx context.Context, a *actor) error {
 	a.life, a.held = p, false
 	a.mu.Unlock()
 	go w.mind(ctx, a, p)
-	if a.role != "serve" {
-		return nil
-	}
-	return await(ctx, 20*time.Second, a.name+" to be ready", func() bool { return a.answers(ctx) })
+	return await(ctx, 20*time.Second, a.name+" to be ready", func() bool {
+		if a.role == "serve" {
+			return a.answers(ctx)
+		}
+		return a.started(a.now())
+	})
 }
 
 // mind starts an actor again that ended without being asked, as its supervisor
@@ -304,7 +313,9 @@ func (w *world) mind(ctx context.Context, a *actor, p *process) {
 		}
 		return
 	}
-	w.trouble("%s ended by itself: %v; the end of %s.log says why", a.name, cmpErr(p.err), a.name)
+	if a.started(p) || !p.said("the database") { // otherwise it found no Postgres to start with, and says so by ending
+		w.trouble("%s ended by itself: %v; the end of %s.log says why", a.name, cmpErr(p.err), a.name)
+	}
 	if sleep(ctx, 500*time.Millisecond) == nil && !a.down() {
 		if err := w.raise(ctx, a); err != nil && ctx.Err() == nil {
 			w.trouble("%s could not be started again: %v", a.name, err)
